@@ -1,0 +1,16 @@
+//! Disks and logs of ClusterKit.
+//!
+//! Everything here blocks: the caller runs it on a thread of its own. Nothing here asks a clock, draws a
+//! random number or starts a thread, so a run on a [`disk::SimDisk`] repeats exactly.
+//!
+//! - [`disk`]: the one door to the file system, with a real and a simulated implementation.
+//! - [`checked`]: small files replaced as a whole, whose damage is seen when they are read.
+//! - [`record_log`]: a segmented log of indexed records that tells a torn tail from a hole.
+//! - [`conformance`]: the suite that every implementation of [`disk::Disk`] has to pass.
+//! - [`limits`]: every bound of this crate.
+
+pub mod checked;
+pub mod conformance;
+pub mod disk;
+pub mod limits;
+pub mod record_log;
