@@ -1,0 +1,690 @@
+//! What each command does. One method a command; every one either changes the state and says so,
+//! or refuses and leaves it.
+
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::command::{Applied, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected};
+use super::state::{ControlState, majority};
+use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
+use crate::limits::{
+    METADATA_ENTRIES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
+};
+use crate::placement::{PlacementNode, Standing, first_table};
+use crate::topology::{Cluster, Liveness, Move, Node, Partition, Replica, Stage};
+
+// Forming and registering.
+impl ControlState {
+    pub(super) fn form_cluster(
+        &mut self,
+        cluster: &Cluster,
+        members: &[Registration],
+    ) -> Result<Applied, Rejected> {
+        if let Some(formed) = &self.topology.cluster {
+            let same = formed.id == cluster.id;
+            return if same {
+                Ok(Applied::Unchanged)
+            } else {
+                Err(Rejected::AlreadyFormed { cluster: formed.id })
+            };
+        }
+        check_cluster(cluster, members)?;
+        self.topology.cluster = Some(Arc::new(cluster.clone()));
+        for member in members {
+            let node = node_of(member, Incarnation(1), Liveness::Alive);
+            self.topology.nodes.insert(member.node.clone(), Arc::new(node));
+        }
+        self.place_first_table(cluster);
+        Ok(Applied::Changed)
+    }
+
+    fn place_first_table(&mut self, cluster: &Cluster) {
+        let config = &cluster.config;
+        let nodes: Vec<_> = self.topology.nodes.values().map(|node| placement_node(node)).collect();
+        let data_nodes: Vec<_> = nodes.into_iter().flatten().collect();
+        let table =
+            first_table(config.strategy, &data_nodes, config.partition_count, config.replication_factor);
+        for (number, nodes) in (0..).zip(table) {
+            let partition = self.first_record(PartitionId(number), nodes);
+            self.topology.partitions.push(Arc::new(partition));
+        }
+        for number in self.topology.partitions.len()..config.partition_count as usize {
+            let number = u32::try_from(number).expect("partition counts are u32");
+            let partition = self.first_record(PartitionId(number), Vec::new());
+            self.topology.partitions.push(Arc::new(partition));
+        }
+    }
+
+    /// A partition nobody has written to: all its copies are equal, so all are in sync.
+    fn first_record(&mut self, id: PartitionId, nodes: Vec<NodeId>) -> Partition {
+        let copies = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        Partition {
+            id,
+            version: PartitionVersion(1),
+            epoch: Epoch(u64::from(copies > 0)),
+            leader: nodes.first().cloned(),
+            in_sync: nodes.iter().cloned().collect(),
+            replicas: nodes.into_iter().map(|node| Replica { node, uid: self.next_uid() }).collect(),
+            tainted: BTreeSet::new(),
+            min_in_sync: majority(copies.max(1)),
+            transfer: None,
+            movement: None,
+            unclean: None,
+        }
+    }
+
+    pub(super) fn register_node(
+        &mut self,
+        registration: &Registration,
+        replace: bool,
+    ) -> Result<Applied, Rejected> {
+        if self.topology.cluster.is_none() {
+            return Err(Rejected::NotFormed);
+        }
+        check_registration(registration)?;
+        let known = self.topology.nodes.get(&registration.node).cloned();
+        if known.is_none() && self.topology.nodes.len() >= NODES_MAX {
+            return Err(Rejected::Invalid { reason: InvalidReason::TooManyNodes });
+        }
+        let Some(known) = known else { return Ok(self.insert_node(registration, Incarnation(1))) };
+        let same_store = known.store == registration.store;
+        if same_store && known.boot == registration.boot && known.stage != Stage::Left {
+            return Ok(Applied::Registered { incarnation: known.incarnation });
+        }
+        if !same_store && known.is_live() && !replace {
+            let node_addr = known.node_addr.clone();
+            return Err(Rejected::NodeIdInUse { node: known.id.clone(), node_addr });
+        }
+        self.forget_leadership(&known.id);
+        if !same_store {
+            self.renew_replicas(&known.id);
+        } else if registration.damaged {
+            self.distrust_replicas(&known.id);
+        }
+        Ok(self.insert_node(registration, known.incarnation.next()))
+    }
+
+    fn insert_node(&mut self, registration: &Registration, incarnation: Incarnation) -> Applied {
+        let mut node = node_of(registration, incarnation, Liveness::Joining);
+        // A drain outlives a restart of the node; a node that had left comes back as a member.
+        if let Some(known) = self.topology.node(&registration.node) {
+            node.stage = if known.stage == Stage::Leaving { Stage::Leaving } else { Stage::Member };
+        }
+        self.topology.nodes.insert(registration.node.clone(), Arc::new(node));
+        Applied::Registered { incarnation }
+    }
+
+    /// Rule R2: a leader never continues its epoch after a restart.
+    fn forget_leadership(&mut self, node: &NodeId) {
+        self.change_partitions_of(node, |record, node| {
+            if record.leader.as_ref() != Some(node) && record.transfer.as_ref() != Some(node) {
+                return false;
+            }
+            record.leader = record.leader.take().filter(|leader| leader != node);
+            record.transfer = None;
+            true
+        });
+    }
+
+    /// The disk is another one: what it held is gone, so its replicas are new ones.
+    fn renew_replicas(&mut self, node: &NodeId) {
+        let held: Vec<_> = self.partitions_of(node);
+        for partition in held {
+            let uid = self.next_uid();
+            let record = self.partition_mut(partition);
+            if let Some(replica) = record.replicas.iter_mut().find(|replica| replica.node == *node) {
+                replica.uid = uid;
+            }
+            distrust(record, node);
+            record.version = record.version.next();
+        }
+    }
+
+    /// Rule R3: acknowledged bytes may be missing.
+    fn distrust_replicas(&mut self, node: &NodeId) {
+        self.change_partitions_of(node, |record, node| {
+            let held = record.in_sync.contains(node);
+            distrust(record, node);
+            held
+        });
+    }
+}
+
+// Life and death, elections.
+impl ControlState {
+    pub(super) fn set_liveness(&mut self, changes: &[LivenessChange]) -> Result<Applied, Rejected> {
+        let mut outcome = Applied::Unchanged;
+        for change in changes {
+            if self.set_liveness_of(change) {
+                outcome = Applied::Changed;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn set_liveness_of(&mut self, change: &LivenessChange) -> bool {
+        let Ok(node) = self.node_mut(&change.node) else { return false };
+        if node.incarnation != change.incarnation || node.liveness == change.liveness {
+            return false;
+        }
+        node.liveness = change.liveness;
+        if change.liveness == Liveness::Dead {
+            self.fence(&change.node);
+        }
+        true
+    }
+
+    /// Rule F1: the dead lead nothing, and count in no in-sync set that can do without them.
+    fn fence(&mut self, node: &NodeId) {
+        self.change_partitions_of(node, |record, node| {
+            let mut changed = false;
+            if record.leader.as_ref() == Some(node) {
+                record.leader = None;
+                record.transfer = None;
+                changed = true;
+            }
+            if record.transfer.as_ref() == Some(node) {
+                record.transfer = None;
+                changed = true;
+            }
+            changed | shrink(record, node)
+        });
+    }
+
+    pub(super) fn elect(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        leader: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.leader.is_some() {
+            return Err(Rejected::OtherState { partition });
+        }
+        if !record.is_electable(leader) || !self.topology.is_live(leader) {
+            return Err(Rejected::NotElectable { partition, node: leader.clone() });
+        }
+        install_leader(self.partition_mut(partition), leader);
+        Ok(Applied::Changed)
+    }
+
+    /// Rule F5.
+    pub(super) fn elect_unclean(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        leader: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        let all_back = record.in_sync.iter().all(|node| self.topology.is_live(node));
+        if record.leader.is_some() || record.in_sync != record.tainted || !all_back {
+            return Err(Rejected::OtherState { partition });
+        }
+        if !record.in_sync.contains(leader) {
+            return Err(Rejected::NotElectable { partition, node: leader.clone() });
+        }
+        let record = self.partition_mut(partition);
+        record.tainted.remove(leader);
+        install_leader(record, leader);
+        record.unclean = Some(record.epoch);
+        Ok(Applied::Changed)
+    }
+}
+
+// The in-sync set and handovers.
+impl ControlState {
+    /// Rule S5.
+    pub(super) fn set_in_sync(&mut self, proposal: &InSyncProposal) -> Result<Applied, Rejected> {
+        let partition = proposal.partition;
+        let record = self.partition_at(partition, proposal.version)?;
+        if let Err(refusal) = self.check_in_sync(record, proposal) {
+            // A refused proposal must not win later, when the state allows it again and a delayed
+            // copy arrives (rule S4): the version moves on.
+            let record = self.partition_mut(partition);
+            record.version = record.version.next();
+            return Err(refusal);
+        }
+        let min_in_sync = self.min_in_sync_for(record.replicas.len());
+        let record = self.partition_mut(partition);
+        record.in_sync.clone_from(&proposal.in_sync);
+        record.tainted.retain(|node| proposal.in_sync.contains(node) && !proposal.added.contains_key(node));
+        if record.in_sync.len() >= min_in_sync as usize {
+            record.min_in_sync = record.min_in_sync.max(min_in_sync);
+        }
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    fn check_in_sync(&self, record: &Partition, proposal: &InSyncProposal) -> Result<(), Rejected> {
+        let partition = proposal.partition;
+        let refused = Err(Rejected::ProposalRefused { partition });
+        if record.leader.as_ref() != Some(&proposal.leader) || record.epoch != proposal.epoch {
+            return refused;
+        }
+        self.check_incarnation(&proposal.leader, proposal.leader_incarnation)?;
+        if !proposal.in_sync.contains(&proposal.leader)
+            || !proposal.in_sync.iter().all(|node| record.holds(node))
+        {
+            return refused;
+        }
+        if proposal.in_sync.len() < record.min_in_sync as usize {
+            return Err(Rejected::BelowMinInSync { partition, min_in_sync: record.min_in_sync });
+        }
+        let newcomers = proposal.in_sync.difference(&record.in_sync);
+        if !newcomers.into_iter().all(|node| proposal.added.contains_key(node)) {
+            return refused;
+        }
+        for (node, incarnation) in &proposal.added {
+            self.check_incarnation(node, *incarnation)?;
+            if !proposal.in_sync.contains(node) || !self.topology.is_live(node) {
+                return refused;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_incarnation(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), Rejected> {
+        match self.topology.node(node) {
+            None => Err(Rejected::UnknownNode { node: node.clone() }),
+            Some(record) if record.incarnation != incarnation => {
+                Err(Rejected::StaleIncarnation { node: node.clone(), current: record.incarnation })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn begin_transfer(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        target: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.leader.is_none() || record.leader.as_ref() == Some(target) || record.transfer.is_some() {
+            return Err(Rejected::OtherState { partition });
+        }
+        if !record.is_electable(target) || !self.topology.is_live(target) {
+            return Err(Rejected::NotElectable { partition, node: target.clone() });
+        }
+        let record = self.partition_mut(partition);
+        record.transfer = Some(target.clone());
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    pub(super) fn cancel_transfer(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.transfer.is_none() {
+            return Err(Rejected::OtherState { partition });
+        }
+        let record = self.partition_mut(partition);
+        record.transfer = None;
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    /// Rule M4.
+    pub(super) fn handoff(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        epoch: Epoch,
+        from: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        let Some(target) = record.transfer.clone() else {
+            return Err(Rejected::OtherState { partition });
+        };
+        if record.leader.as_ref() != Some(from) || record.epoch != epoch {
+            return Err(Rejected::OtherState { partition });
+        }
+        if !record.is_electable(&target) || !self.topology.is_live(&target) {
+            return Err(Rejected::NotElectable { partition, node: target });
+        }
+        install_leader(self.partition_mut(partition), &target);
+        Ok(Applied::Changed)
+    }
+}
+
+// Moves.
+impl ControlState {
+    pub(super) fn start_move(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        movement: &Move,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        let source_holds = movement.source.as_ref().is_none_or(|source| record.holds(source));
+        if record.movement.is_some() || record.holds(&movement.target) || !source_holds {
+            return Err(Rejected::OtherState { partition });
+        }
+        let Some(target) = self.topology.node(&movement.target) else {
+            return Err(Rejected::UnknownNode { node: movement.target.clone() });
+        };
+        if !target.is_placement_target() {
+            return Err(Rejected::OtherState { partition });
+        }
+        // The first copy of a partition that never had one has nothing to catch up with.
+        let first = record.replicas.is_empty();
+        let uid = self.next_uid();
+        let record = self.partition_mut(partition);
+        record.replicas.push(Replica { node: movement.target.clone(), uid });
+        if first {
+            record.in_sync.insert(movement.target.clone());
+        } else {
+            record.movement = Some(movement.clone());
+        }
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    /// Rule M5: the source goes only when enough in-sync replicas remain, and never while it leads.
+    pub(super) fn finish_move(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        let Some(movement) = record.movement.clone() else {
+            return Err(Rejected::OtherState { partition });
+        };
+        if !record.in_sync.contains(&movement.target) {
+            return Err(Rejected::OtherState { partition });
+        }
+        if let Some(source) = movement.source.as_ref().filter(|source| record.holds(source)) {
+            self.check_droppable(record, source)?;
+            self.take_replica(partition, source);
+        }
+        let record = self.partition_mut(partition);
+        record.movement = None;
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    pub(super) fn abort_move(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        let Some(movement) = record.movement.clone() else {
+            return Err(Rejected::OtherState { partition });
+        };
+        if record.holds(&movement.target) && !record.in_sync.contains(&movement.target) {
+            self.take_replica(partition, &movement.target);
+        }
+        let record = self.partition_mut(partition);
+        record.movement = None;
+        record.transfer = None;
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    pub(super) fn drop_replica(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        node: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.movement.is_some() || !record.holds(node) {
+            return Err(Rejected::OtherState { partition });
+        }
+        self.check_droppable(record, node)?;
+        self.take_replica(partition, node);
+        let record = self.partition_mut(partition);
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    fn check_droppable(&self, record: &Partition, node: &NodeId) -> Result<(), Rejected> {
+        if record.leader.as_ref() == Some(node) || record.transfer.as_ref() == Some(node) {
+            return Err(Rejected::OtherState { partition: record.id });
+        }
+        let left = record.in_sync.iter().filter(|member| *member != node).count();
+        let needed = record.min_in_sync.min(self.min_in_sync_for(record.replicas.len() - 1));
+        let survivor = record
+            .in_sync
+            .iter()
+            .any(|member| member != node && record.is_electable(member) && self.topology.is_live(member));
+        if left < needed as usize || !survivor {
+            return Err(Rejected::BelowMinInSync { partition: record.id, min_in_sync: needed });
+        }
+        Ok(())
+    }
+
+    /// Removes the copy on `node`, and with it lowers the minimum where fewer copies are wanted.
+    fn take_replica(&mut self, partition: PartitionId, node: &NodeId) {
+        let copies = self.topology.partitions[partition.index()].replicas.len() - 1;
+        let min_in_sync = self.min_in_sync_for(copies);
+        let record = self.partition_mut(partition);
+        record.replicas.retain(|replica| replica.node != *node);
+        record.in_sync.remove(node);
+        record.tainted.remove(node);
+        record.min_in_sync = record.min_in_sync.min(min_in_sync);
+    }
+}
+
+// Leaving and configuration.
+impl ControlState {
+    pub(super) fn drain(&mut self, node: &NodeId) -> Result<Applied, Rejected> {
+        let record = self.node_mut(node)?;
+        match record.stage {
+            Stage::Leaving => Ok(Applied::Unchanged),
+            Stage::Left => Err(Rejected::Invalid { reason: InvalidReason::Stage }),
+            Stage::Member => {
+                record.stage = Stage::Leaving;
+                Ok(Applied::Changed)
+            }
+        }
+    }
+
+    pub(super) fn cancel_drain(&mut self, node: &NodeId) -> Result<Applied, Rejected> {
+        let record = self.node_mut(node)?;
+        match record.stage {
+            Stage::Member => Ok(Applied::Unchanged),
+            Stage::Left => Err(Rejected::Invalid { reason: InvalidReason::Stage }),
+            Stage::Leaving => {
+                record.stage = Stage::Member;
+                Ok(Applied::Changed)
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, node: &NodeId) -> Result<Applied, Rejected> {
+        let replicas = self.partitions_of(node).len();
+        let record = self.node_mut(node)?;
+        if record.stage == Stage::Left {
+            return Ok(Applied::Unchanged);
+        }
+        if record.stage == Stage::Member {
+            return Err(Rejected::Invalid { reason: InvalidReason::Stage });
+        }
+        if replicas > 0 {
+            let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+            return Err(Rejected::HoldsReplicas { node: node.clone(), replicas });
+        }
+        record.stage = Stage::Left;
+        Ok(Applied::Changed)
+    }
+
+    pub(super) fn remove_node(&mut self, node: &NodeId, force: bool) -> Result<Applied, Rejected> {
+        if self.topology.node(node).is_none() {
+            return Err(Rejected::UnknownNode { node: node.clone() });
+        }
+        let held = self.partitions_of(node);
+        if !held.is_empty() {
+            if !force {
+                let replicas = u32::try_from(held.len()).unwrap_or(u32::MAX);
+                return Err(Rejected::HoldsReplicas { node: node.clone(), replicas });
+            }
+            self.check_no_loss(node, &held)?;
+        }
+        self.topology.nodes.remove(node);
+        for partition in held {
+            self.evict_replica(partition, node);
+        }
+        Ok(Applied::Changed)
+    }
+
+    /// The safety gate of every forced removal: a living replica that has everything must remain.
+    fn check_no_loss(&self, node: &NodeId, held: &[PartitionId]) -> Result<(), Rejected> {
+        let survives = |record: &Partition| {
+            record
+                .in_sync
+                .iter()
+                .any(|member| member != node && record.is_electable(member) && self.topology.is_live(member))
+        };
+        let lost = |partition: &&PartitionId| {
+            self.topology.partition(**partition).is_some_and(|record| !survives(record))
+        };
+        let partitions: Vec<_> = held.iter().filter(lost).copied().collect();
+        if partitions.is_empty() { Ok(()) } else { Err(Rejected::WouldLoseData { partitions }) }
+    }
+
+    fn evict_replica(&mut self, partition: PartitionId, node: &NodeId) {
+        self.take_replica(partition, node);
+        let record = self.partition_mut(partition);
+        // A forced removal may leave fewer in-sync replicas than a majority of the copies: what is
+        // left holds everything, so the minimum follows it down.
+        let in_sync = u32::try_from(record.in_sync.len()).unwrap_or(u32::MAX);
+        record.min_in_sync = record.min_in_sync.min(in_sync).max(1);
+        record.leader = record.leader.take().filter(|leader| leader != node);
+        record.transfer = record.transfer.take().filter(|target| target != node && record.leader.is_some());
+        let touches = |movement: &Move| movement.target == *node || movement.source.as_ref() == Some(node);
+        record.movement = record.movement.take().filter(|movement| !touches(movement));
+        record.version = record.version.next();
+    }
+
+    pub(super) fn set_replication_factor(&mut self, replication_factor: u32) -> Result<Applied, Rejected> {
+        let Some(cluster) = &self.topology.cluster else { return Err(Rejected::NotFormed) };
+        check_replication_factor(replication_factor)?;
+        if cluster.config.replication_factor == replication_factor {
+            return Ok(Applied::Unchanged);
+        }
+        let mut cluster = cluster.as_ref().clone();
+        cluster.config.replication_factor = replication_factor;
+        self.topology.cluster = Some(Arc::new(cluster));
+        Ok(Applied::Changed)
+    }
+}
+
+// What several of them need.
+impl ControlState {
+    fn partitions_of(&self, node: &NodeId) -> Vec<PartitionId> {
+        let held = self.topology.partitions.iter().filter(|record| record.holds(node));
+        held.map(|record| record.id).collect()
+    }
+
+    /// Runs `change` on each partition that `node` holds; a record moves on when `change` says that
+    /// it changed it.
+    fn change_partitions_of(&mut self, node: &NodeId, change: impl Fn(&mut Partition, &NodeId) -> bool) {
+        for partition in self.partitions_of(node) {
+            let mut record = self.topology.partitions[partition.index()].as_ref().clone();
+            if change(&mut record, node) {
+                record.version = record.version.next();
+                self.topology.partitions[partition.index()] = Arc::new(record);
+            }
+        }
+    }
+}
+
+/// Takes `node` out of the in-sync set when the set can do without it.
+fn shrink(record: &mut Partition, node: &NodeId) -> bool {
+    let spare = record.in_sync.len() > record.min_in_sync as usize;
+    let removed = spare && record.in_sync.remove(node);
+    if removed {
+        record.tainted.remove(node);
+    }
+    removed
+}
+
+/// Takes `node` out of the in-sync set, or marks it as unfit to lead where the set needs it.
+fn distrust(record: &mut Partition, node: &NodeId) {
+    if record.in_sync.contains(node) && !shrink(record, node) {
+        record.tainted.insert(node.clone());
+    }
+}
+
+fn install_leader(record: &mut Partition, leader: &NodeId) {
+    record.leader = Some(leader.clone());
+    record.epoch = record.epoch.next();
+    record.transfer = None;
+    record.version = record.version.next();
+}
+
+fn node_of(registration: &Registration, incarnation: Incarnation, liveness: Liveness) -> Node {
+    Node {
+        id: registration.node.clone(),
+        store: registration.store,
+        boot: registration.boot,
+        incarnation,
+        node_addr: registration.node_addr.clone(),
+        public_addr: registration.public_addr.clone(),
+        zone: registration.zone.clone(),
+        weight: registration.weight,
+        role: registration.role,
+        holds_data: registration.holds_data,
+        liveness,
+        stage: Stage::Member,
+        software: registration.software.clone(),
+        metadata: registration.metadata.clone(),
+    }
+}
+
+/// `node` as placement sees it in a new cluster; `None` when it holds no data.
+fn placement_node(node: &Node) -> Option<PlacementNode> {
+    node.holds_data.then(|| PlacementNode {
+        id: node.id.clone(),
+        weight: node.weight,
+        zone: node.zone.clone(),
+        capacity: None,
+        standing: Standing::Target,
+    })
+}
+
+fn check_cluster(cluster: &Cluster, members: &[Registration]) -> Result<(), Rejected> {
+    if !(1..=PARTITIONS_MAX).contains(&cluster.config.partition_count) {
+        return Err(Rejected::Invalid { reason: InvalidReason::PartitionCount });
+    }
+    check_replication_factor(cluster.config.replication_factor)?;
+    let names: BTreeSet<_> = members.iter().map(|member| &member.node).collect();
+    let stores: BTreeSet<_> = members.iter().map(|member| member.store).collect();
+    let distinct = names.len() == members.len() && stores.len() == members.len();
+    if members.is_empty() || !distinct || members.len() > NODES_MAX {
+        return Err(Rejected::Invalid { reason: InvalidReason::Members });
+    }
+    members.iter().try_for_each(check_registration)
+}
+
+fn check_replication_factor(replication_factor: u32) -> Result<(), Rejected> {
+    if (1..=REPLICATION_FACTOR_MAX).contains(&replication_factor) {
+        return Ok(());
+    }
+    Err(Rejected::Invalid { reason: InvalidReason::ReplicationFactor })
+}
+
+fn check_registration(registration: &Registration) -> Result<(), Rejected> {
+    let invalid = |reason| Err(Rejected::Invalid { reason });
+    let fits = |text: &str| text.len() <= TEXT_BYTES_MAX;
+    let addr_fits = |addr: &str| !addr.is_empty() && fits(addr);
+    if !addr_fits(&registration.node_addr) || !addr_fits(&registration.public_addr) {
+        return invalid(InvalidReason::Address);
+    }
+    if !(1..=WEIGHT_MAX).contains(&registration.weight) {
+        return invalid(InvalidReason::Weight);
+    }
+    let zone_fits = registration.zone.as_deref().is_none_or(fits);
+    let metadata_fits = registration.metadata.len() <= METADATA_ENTRIES_MAX
+        && registration.metadata.iter().all(|(key, value)| fits(key) && fits(value));
+    if !zone_fits || !metadata_fits || !fits(&registration.software) {
+        return invalid(InvalidReason::Metadata);
+    }
+    Ok(())
+}

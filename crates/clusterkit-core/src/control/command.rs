@@ -1,0 +1,351 @@
+//! What can be written into the control-plane log, and what came of it.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
+use crate::topology::{Cluster, Liveness, Move, RaftRole};
+
+/// A wish to change the control state. Apply decides, by the state alone, whether it comes true.
+///
+/// A command that names a `version` is a compare-and-set: it is refused when the partition's
+/// record has moved on, so that a late or repeated copy does nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first leader of the control plane makes the cluster out of the nodes that voted for it.
+    FormCluster {
+        /// Identity, name and configuration.
+        cluster: Cluster,
+        /// The voters, each with what it said of itself.
+        members: Vec<Registration>,
+    },
+    /// A node enters, returns after a restart, or returns with an empty disk.
+    RegisterNode {
+        /// What it says of itself.
+        registration: Registration,
+        /// The controller made sure that the store registered before does not answer any more.
+        replace: bool,
+    },
+    /// The failure detector changed its mind.
+    SetLiveness {
+        /// Its verdicts.
+        changes: Vec<LivenessChange>,
+    },
+    /// A leaderless partition gets a leader.
+    Elect {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// An in-sync, untainted, living replica.
+        leader: NodeId,
+    },
+    /// A partition whose in-sync replicas may all have lost writes gets a leader all the same.
+    /// Accepted only when every one of them is back, so that waiting could bring nothing more.
+    ElectUnclean {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// The in-sync replica with the most data.
+        leader: NodeId,
+    },
+    /// The leader changes its in-sync set (protocol rule S5).
+    SetInSync(InSyncProposal),
+    /// A replica begins to move, or a copy is added.
+    StartMove {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// From where to where.
+        movement: Move,
+    },
+    /// The target is in sync and leads where the source led: the source is dropped.
+    FinishMove {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+    },
+    /// The target cannot take the replica: it is dropped again, the source stays.
+    AbortMove {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+    },
+    /// The leader shall hand over to another in-sync replica.
+    BeginTransfer {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Who shall lead.
+        target: NodeId,
+    },
+    /// The handover is called off; the old leader goes on.
+    CancelTransfer {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+    },
+    /// The leader stopped, its target holds everything: leadership passes at once (rule M4).
+    Handoff {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The leader that hands over.
+        from: NodeId,
+        /// How far the leader's log reached.
+        log_end: u64,
+    },
+    /// A copy above the wanted number goes.
+    DropReplica {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Whose copy.
+        node: NodeId,
+    },
+    /// A node shall give everything away and leave.
+    Drain {
+        /// Which node.
+        node: NodeId,
+    },
+    /// A draining node shall stay after all.
+    CancelDrain {
+        /// Which node.
+        node: NodeId,
+    },
+    /// A drained node is gone.
+    Leave {
+        /// Which node.
+        node: NodeId,
+    },
+    /// A node's record is deleted.
+    RemoveNode {
+        /// Which node.
+        node: NodeId,
+        /// Even when it still holds replicas, unless that would lose a partition's last good copy.
+        force: bool,
+    },
+    /// The number of copies changes.
+    SetReplicationFactor {
+        /// Copies, leader included.
+        replication_factor: u32,
+    },
+}
+
+/// A change of the in-sync set, as the leader proposes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSyncProposal {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Its record's version.
+    pub version: PartitionVersion,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The leader.
+    pub leader: NodeId,
+    /// The leader's incarnation; a leader never continues after a restart.
+    pub leader_incarnation: Incarnation,
+    /// The set it wants.
+    pub in_sync: BTreeSet<NodeId>,
+    /// The members that caught up, each under the incarnation that did.
+    pub added: BTreeMap<NodeId, Incarnation>,
+}
+
+/// What a node says of itself when it registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its name.
+    pub node: NodeId,
+    /// Its data directory.
+    pub store: StoreId,
+    /// This run of its process: registering twice in one run changes nothing.
+    pub boot: BootId,
+    /// It may have lost acknowledged writes since it last ran: an unclean stop without fsync, or a
+    /// damaged file.
+    pub damaged: bool,
+    /// Where other nodes reach it.
+    pub node_addr: String,
+    /// Where clients reach it.
+    pub public_addr: String,
+    /// Its failure domain.
+    pub zone: Option<String>,
+    /// Its share relative to the others, 1 to 1,000.
+    pub weight: u32,
+    /// Whether it may vote.
+    pub role: RaftRole,
+    /// Whether partitions are placed on it.
+    pub holds_data: bool,
+    /// Its release.
+    pub software: String,
+    /// Free text of its operator.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One verdict of the failure detector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LivenessChange {
+    /// Which node.
+    pub node: NodeId,
+    /// Of which incarnation; a verdict on an earlier one is void.
+    pub incarnation: Incarnation,
+    /// The verdict.
+    pub liveness: Liveness,
+}
+
+/// A command came true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// The state changed.
+    Changed,
+    /// The state was so already.
+    Unchanged,
+    /// The node is registered.
+    Registered {
+        /// The incarnation it runs under from now on.
+        incarnation: Incarnation,
+    },
+}
+
+/// A command was refused. Nothing changed but what the variant says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// The cluster exists under another identity.
+    #[error("cluster {cluster} exists already")]
+    AlreadyFormed {
+        /// Its identity.
+        cluster: ClusterId,
+    },
+    /// The in-sync set would fall below its minimum. The record's version moved, so that a repeated
+    /// copy cannot win later.
+    #[error("{partition} needs at least {min_in_sync} in-sync replicas")]
+    BelowMinInSync {
+        /// Which partition.
+        partition: PartitionId,
+        /// The minimum.
+        min_in_sync: u32,
+    },
+    /// The node still holds replicas. Drain it first, or force.
+    #[error("{node} still holds {replicas} replicas; drain it first")]
+    HoldsReplicas {
+        /// Which node.
+        node: NodeId,
+        /// How many.
+        replicas: u32,
+    },
+    /// The input breaks a limit or a rule of the configuration.
+    #[error("invalid: {reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: InvalidReason,
+    },
+    /// Another store lives under that name.
+    #[error("node id {node} is in use by {node_addr} (alive)")]
+    NodeIdInUse {
+        /// The name.
+        node: NodeId,
+        /// Where the other one listens.
+        node_addr: String,
+    },
+    /// The replica cannot lead: not in sync, tainted, or not alive.
+    #[error("{node} cannot lead {partition}: it must be in sync, untainted and alive")]
+    NotElectable {
+        /// Which partition.
+        partition: PartitionId,
+        /// Which node.
+        node: NodeId,
+    },
+    /// No cluster has formed yet. Retry later.
+    #[error("the cluster has not formed yet")]
+    NotFormed,
+    /// The record is not in the state the command is for (a move in progress, or none).
+    #[error("{partition} is not in the state for that command")]
+    OtherState {
+        /// Which partition.
+        partition: PartitionId,
+    },
+    /// The proposal breaks a rule of in-sync changes. The record's version moved, so that a
+    /// repeated copy cannot win later.
+    #[error("the in-sync set proposed for {partition} is not allowed")]
+    ProposalRefused {
+        /// Which partition.
+        partition: PartitionId,
+    },
+    /// The incarnation named is not the current one.
+    #[error("{node} registered again since, as incarnation {current}")]
+    StaleIncarnation {
+        /// Which node.
+        node: NodeId,
+        /// Its incarnation.
+        current: Incarnation,
+    },
+    /// The record moved on. Look at the topology and decide anew.
+    #[error("{partition} moved on to version {current}")]
+    StaleVersion {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its version.
+        current: PartitionVersion,
+    },
+    /// No node has that name.
+    #[error("no node is called {node}")]
+    UnknownNode {
+        /// The name.
+        node: NodeId,
+    },
+    /// No partition has that number.
+    #[error("there is no {partition}")]
+    UnknownPartition {
+        /// The number.
+        partition: PartitionId,
+    },
+    /// The last good copy of some partitions would go.
+    #[error("{} partition(s) would lose their last good copy, {} first", partitions.len(), partitions[0])]
+    WouldLoseData {
+        /// Which ones, never empty.
+        partitions: Vec<PartitionId>,
+    },
+}
+
+/// Why an input is invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidReason {
+    /// An address is empty or too long.
+    #[error("an address must be host:port, of at most 256 bytes")]
+    Address,
+    /// No member, or the same node or store twice.
+    #[error("the members of a new cluster must be distinct, and at least one")]
+    Members,
+    /// Too much metadata.
+    #[error("metadata is limited to 64 entries of at most 256 bytes")]
+    Metadata,
+    /// Partition count out of range.
+    #[error("the partition count must be between 1 and 16384")]
+    PartitionCount,
+    /// Replication factor out of range.
+    #[error("the replication factor must be between 1 and 15")]
+    ReplicationFactor,
+    /// A node cannot be drained or removed from where it stands.
+    #[error("the node is not in the state for that command")]
+    Stage,
+    /// The cluster is full.
+    #[error("the cluster has the most nodes it can have, 1024")]
+    TooManyNodes,
+    /// Weight out of range.
+    #[error("a weight must be between 1 and 1000")]
+    Weight,
+}

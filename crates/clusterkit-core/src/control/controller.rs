@@ -1,0 +1,334 @@
+//! The controller: facts in, proposals out. It runs on the node that leads the control plane, and
+//! only there; a deposed one is dropped with everything it wanted.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, LivenessChange};
+use super::reconcile::{Facts, Limits, reconcile};
+use super::state::ControlState;
+use crate::id::{Epoch, Incarnation, NodeId, PartitionId, ReplicaUid};
+use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
+use crate::time::Instant;
+use crate::topology::{Liveness, Stage, Topology};
+
+/// How the controller behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// The failure detector's timeouts.
+    pub detector: member::Config,
+    /// How long membership must be quiet before replicas move for balance alone, default 5 s. Too
+    /// short, and a rolling restart moves data; holes are filled at once either way.
+    pub rebalance_delay: Duration,
+    /// How long an unanswered proposal blocks the next one, default 2 s. Longer than one commit
+    /// takes, shorter than anybody wants to wait for a leader.
+    pub proposal_timeout: Duration,
+    /// How long the controller waits after a proposal that was not written, default 100 ms.
+    pub proposal_pause: Duration,
+    /// How much may go on at once.
+    pub limits: Limits,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            detector: member::Config::default(),
+            rebalance_delay: Duration::from_secs(5),
+            proposal_timeout: Duration::from_secs(2),
+            proposal_pause: Duration::from_millis(100),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Decides what the cluster needs next.
+///
+/// Invariants:
+/// - at most one proposal is out at a time, and the next one is made from a state that is at least
+///   as new as the one that proposal left;
+/// - a fact about a replica is kept only while the record names that replica.
+#[derive(Debug)]
+pub struct Controller {
+    config: ControllerConfig,
+    me: NodeId,
+    state: ControlState,
+    detector: Detector,
+    unrecorded: BTreeMap<NodeId, LivenessChange>,
+    caught_up: BTreeMap<(PartitionId, ReplicaUid), CaughtUp>,
+    membership: BTreeMap<NodeId, (Incarnation, Liveness, Stage)>,
+    membership_since: Instant,
+    proposal: Option<Proposal>,
+    token_last: u64,
+    dirty: bool,
+    actions: VecDeque<Action>,
+}
+
+/// What the shell shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the node's process directly whether it lives; answer by
+    /// [`handle_probe`](Controller::handle_probe).
+    Probe {
+        /// Which node.
+        node: NodeId,
+        /// To be given back.
+        token: ProbeToken,
+    },
+    /// Write the commands as one entry; answer by
+    /// [`handle_proposed`](Controller::handle_proposed) once it is applied, or
+    /// [`handle_proposal_lost`](Controller::handle_proposal_lost).
+    Propose {
+        /// To be given back.
+        token: u64,
+        /// In this order.
+        commands: Vec<Command>,
+    },
+}
+
+/// A replica has everything its leader has: sent by the replica's node to the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// The replica's node.
+    pub node: NodeId,
+    /// Under which incarnation it caught up.
+    pub incarnation: Incarnation,
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Which placement of it.
+    pub uid: ReplicaUid,
+    /// Under whose lead.
+    pub epoch: Epoch,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    token: u64,
+    expires: Instant,
+}
+
+impl Controller {
+    /// A controller that just took over at `now`, on node `me`, with the state it applied so far.
+    #[must_use]
+    pub fn new(config: ControllerConfig, me: NodeId, state: ControlState, now: Instant) -> Self {
+        let detector = Detector::new(config.detector.clone(), now);
+        let mut controller = Self {
+            config,
+            me,
+            state: ControlState::default(),
+            detector,
+            unrecorded: BTreeMap::new(),
+            caught_up: BTreeMap::new(),
+            membership: BTreeMap::new(),
+            membership_since: now,
+            proposal: None,
+            token_last: 0,
+            dirty: true,
+            actions: VecDeque::new(),
+        };
+        controller.handle_state(now, state);
+        controller
+    }
+
+    /// The state moved on.
+    pub fn handle_state(&mut self, now: Instant, state: ControlState) {
+        self.state = state;
+        let nodes = self.state.topology.nodes.values();
+        let membership: BTreeMap<_, _> =
+            nodes.map(|node| (node.id.clone(), (node.incarnation, node.liveness, node.stage))).collect();
+        if membership != self.membership {
+            self.membership = membership;
+            self.membership_since = now;
+        }
+        self.watch_members(now);
+        self.forget_old_facts();
+        self.dirty = true;
+        self.step(now);
+    }
+
+    /// A node's heartbeat came in.
+    pub fn handle_heartbeat(&mut self, now: Instant, node: &NodeId, incarnation: Incarnation) {
+        self.detector.handle_heartbeat(now, node, incarnation);
+        self.step(now);
+    }
+
+    /// The old controller was last heard at `at`: its silence counts from there.
+    pub fn assume_heard(&mut self, now: Instant, node: &NodeId, at: Instant) {
+        self.detector.assume_heard(node, at);
+        self.step(now);
+    }
+
+    /// A connection with a node broke: a hint, to be confirmed by one probe.
+    pub fn handle_connection_lost(&mut self, now: Instant, node: &NodeId) {
+        self.detector.handle_connection_lost(now, node);
+        self.step(now);
+    }
+
+    /// A node says that it stops: what it led passes on at once.
+    pub fn handle_stopped(&mut self, now: Instant, node: &NodeId, incarnation: Incarnation) {
+        self.detector.handle_stopped(now, node, incarnation);
+        self.step(now);
+    }
+
+    /// The answer to [`Action::Probe`].
+    pub fn handle_probe(&mut self, now: Instant, node: &NodeId, token: ProbeToken, outcome: ProbeOutcome) {
+        self.detector.handle_probe(now, node, token, outcome);
+        self.step(now);
+    }
+
+    /// A node says that its replica has everything its leader has. It says so again until the record
+    /// shows it, so a report that does not fit this controller's state is dropped.
+    pub fn handle_caught_up(&mut self, now: Instant, report: CaughtUp) {
+        if still_waits(&self.state.topology, &report) {
+            let key = (report.partition, report.uid);
+            self.dirty |= self.caught_up.get(&key) != Some(&report);
+            self.caught_up.insert(key, report);
+        }
+        self.step(now);
+    }
+
+    /// The proposal with `token` was written, with `state` as it is since; some of its commands may
+    /// have been refused.
+    pub fn handle_proposed(&mut self, now: Instant, token: u64, state: ControlState) {
+        self.proposal = self.proposal.take().filter(|proposal| proposal.token != token);
+        self.handle_state(now, state);
+    }
+
+    /// The proposal with `token` was not written, or nobody knows. The next one waits a little, so
+    /// that a controller that cannot write does not spend itself on trying.
+    pub fn handle_proposal_lost(&mut self, now: Instant, token: u64) {
+        if let Some(proposal) = self.proposal.as_mut().filter(|proposal| proposal.token == token) {
+            proposal.expires = proposal.expires.min(now + self.config.proposal_pause);
+        }
+        self.step(now);
+    }
+
+    /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.detector.handle_timeout(now);
+        self.proposal = self.proposal.take().filter(|proposal| proposal.expires > now);
+        // Time alone can settle membership, or make a dead node gone.
+        self.dirty = true;
+        self.step(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, `None` for never.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let settled = self.membership_since + self.config.rebalance_delay;
+        let settling = (settled > now).then_some(settled);
+        let proposal = self.proposal.as_ref().map(|proposal| proposal.expires);
+        [self.detector.poll_timeout(), settling, proposal].into_iter().flatten().min()
+    }
+
+    /// What the detector holds against a node: used by status pages.
+    #[must_use]
+    pub fn gone(&self, now: Instant) -> BTreeSet<NodeId> {
+        self.detector.gone(now)
+    }
+
+    fn watch_members(&mut self, now: Instant) {
+        let me = &self.me;
+        let nodes = self.state.topology.nodes.values();
+        let others = nodes.filter(|node| node.id != *me && node.stage != Stage::Left);
+        let watched: Vec<_> = others
+            .map(|node| Member {
+                node: node.id.clone(),
+                incarnation: node.incarnation,
+                recorded: node.liveness,
+            })
+            .collect();
+        self.detector.handle_members(now, watched);
+    }
+
+    fn forget_old_facts(&mut self) {
+        let topology = &self.state.topology;
+        self.caught_up.retain(|_, report| still_waits(topology, report));
+        self.unrecorded.retain(|id, change| {
+            topology.node(id).is_some_and(|node| {
+                node.incarnation == change.incarnation && node.liveness != change.liveness
+            })
+        });
+    }
+
+    fn replicas_caught_up(&self) -> BTreeMap<PartitionId, BTreeSet<ReplicaUid>> {
+        let mut replicas: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (partition, uid) in self.caught_up.keys() {
+            replicas.entry(*partition).or_default().insert(*uid);
+        }
+        replicas
+    }
+
+    /// Collects what the detector reports, and proposes when there is something to propose.
+    fn step(&mut self, now: Instant) {
+        while let Some(action) = self.detector.poll_action() {
+            self.take(action);
+        }
+        self.vouch_for_myself();
+        if self.proposal.is_none() && self.dirty {
+            self.dirty = false;
+            self.propose(now);
+        }
+    }
+
+    fn take(&mut self, action: member::Action) {
+        match action {
+            member::Action::Probe { node, token } => self.actions.push_back(Action::Probe { node, token }),
+            member::Action::Report { node, incarnation, liveness } => {
+                self.unrecorded.insert(node.clone(), LivenessChange { node, incarnation, liveness });
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Nobody watches the controller but itself, and it is alive.
+    fn vouch_for_myself(&mut self) {
+        let Some(node) = self.state.topology.node(&self.me) else { return };
+        if node.liveness != Liveness::Alive
+            && node.stage != Stage::Left
+            && !self.unrecorded.contains_key(&self.me)
+        {
+            let (node, incarnation) = (node.id.clone(), node.incarnation);
+            let change = LivenessChange { node, incarnation, liveness: Liveness::Alive };
+            self.unrecorded.insert(self.me.clone(), change);
+            self.dirty = true;
+        }
+    }
+
+    fn propose(&mut self, now: Instant) {
+        let facts = Facts {
+            liveness: self.unrecorded.values().cloned().collect(),
+            gone: self.detector.gone(now),
+            caught_up: self.replicas_caught_up(),
+            settled: now.since(self.membership_since) >= self.config.rebalance_delay,
+        };
+        let commands = reconcile(&self.state, &facts, self.config.limits);
+        if commands.is_empty() {
+            return;
+        }
+        self.token_last += 1;
+        let token = self.token_last;
+        self.proposal = Some(Proposal { token, expires: now + self.config.proposal_timeout });
+        self.actions.push_back(Action::Propose { token, commands });
+    }
+}
+
+/// Whether the record still waits for what `report` says, in the epoch and from the incarnation that
+/// say it: progress made under another leader, or before a restart, counts for nothing (rule S2).
+fn still_waits(topology: &Topology, report: &CaughtUp) -> bool {
+    let Some(record) = topology.partition(report.partition) else { return false };
+    let Some(node) = topology.node(&report.node) else { return false };
+    let placed = record.replica(&report.node).is_some_and(|replica| replica.uid == report.uid);
+    placed
+        && record.epoch == report.epoch
+        && node.incarnation == report.incarnation
+        && node.is_live()
+        && !record.is_electable(&report.node)
+}

@@ -1,0 +1,23 @@
+//! The control plane's decisions: what a command does, and which commands come next.
+//!
+//! [`ControlState`] is the replicated state machine: every node applies the same commands in the
+//! same order and has the same state. [`Controller`] runs on the one node that leads the control
+//! plane, watches facts and asks for commands.
+
+mod apply;
+mod command;
+mod controller;
+mod reconcile;
+mod state;
+mod voters;
+
+pub use self::command::{
+    Applied, Command, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected,
+};
+pub use self::controller::{Action, CaughtUp, Controller, ControllerConfig};
+pub use self::reconcile::{Facts, Limits, reconcile};
+pub use self::state::ControlState;
+pub use self::voters::{VoterSet, VoterStep, next_voter_step, voters_wanted};
+
+#[cfg(test)]
+mod tests;

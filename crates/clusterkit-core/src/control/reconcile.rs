@@ -1,0 +1,347 @@
+//! From what is to what should be: which commands bring the cluster closer.
+//!
+//! Pure: the same state and facts give the same commands. Each step works on the state as the steps
+//! before it will have left it, so that one round can fence a dead node and elect in its place.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use super::command::{Command, InSyncProposal, LivenessChange};
+use super::state::ControlState;
+use crate::id::{NodeId, PartitionId, ReplicaUid};
+use crate::limits::COMMANDS_PER_ROUND_MAX;
+use crate::placement::{Budget, MoveReason, PlacementNode, PlacementRow, PlannedMove, Standing, repair};
+use crate::topology::{Liveness, Move, Node, Partition, Stage};
+
+/// What the controller knows beyond the replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Verdicts of the failure detector that are not recorded yet.
+    pub liveness: Vec<LivenessChange>,
+    /// Nodes dead for so long that their replicas are to be rebuilt elsewhere.
+    pub gone: BTreeSet<NodeId>,
+    /// Replicas that have everything their leader has, as they said themselves.
+    pub caught_up: BTreeMap<PartitionId, BTreeSet<ReplicaUid>>,
+    /// Whether membership has been quiet for long enough to move replicas for balance alone.
+    pub settled: bool,
+}
+
+/// How much may go on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Replica moves under way in the whole cluster, default 64.
+    pub moves_max: u32,
+    /// Leadership transfers under way in the whole cluster, default 64.
+    pub transfers_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { moves_max: 64, transfers_max: 64 }
+    }
+}
+
+/// The commands that the controller wants next, in order, at most [`COMMANDS_PER_ROUND_MAX`]. Empty
+/// when the cluster is as it should be or can only be waited for.
+#[must_use]
+pub fn reconcile(state: &ControlState, facts: &Facts, limits: Limits) -> Vec<Command> {
+    if state.topology.cluster.is_none() {
+        return Vec::new();
+    }
+    let mut round = Round { state: state.clone(), commands: Vec::new(), facts, limits };
+    round.record_liveness();
+    round.elect_leaders();
+    round.extend_in_sync();
+    round.advance_moves();
+    round.cancel_dead_transfers();
+    round.plan_moves();
+    round.let_drained_leave();
+    round.commands
+}
+
+/// One round: the state as it will be, and the commands that make it so.
+struct Round<'a> {
+    state: ControlState,
+    commands: Vec<Command>,
+    facts: &'a Facts,
+    limits: Limits,
+}
+
+impl Round<'_> {
+    /// Takes `command` up when the state as it will be accepts it.
+    fn want(&mut self, command: Command) {
+        if self.commands.len() < COMMANDS_PER_ROUND_MAX && self.state.apply(&command).is_ok() {
+            self.commands.push(command);
+        }
+    }
+
+    fn record_liveness(&mut self) {
+        if !self.facts.liveness.is_empty() {
+            self.want(Command::SetLiveness { changes: self.facts.liveness.clone() });
+        }
+    }
+
+    fn elect_leaders(&mut self) {
+        let mut led = self.leader_counts();
+        for partition in self.partitions(|record| record.leader.is_none() && !record.replicas.is_empty()) {
+            let record = self.record(partition);
+            let version = record.version;
+            if let Some(leader) = self.best_candidate(&record, &led) {
+                *led.entry(leader.clone()).or_default() += 1;
+                self.want(Command::Elect { partition, version, leader });
+            } else if let Some(leader) = self.last_resort(&record) {
+                self.want(Command::ElectUnclean { partition, version, leader });
+            }
+        }
+    }
+
+    /// The electable living replica on the node that leads least; one that stays before one that
+    /// drains.
+    fn best_candidate(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Option<NodeId> {
+        let nodes = &self.state.topology;
+        let electable = record.in_sync.iter().filter(|node| record.is_electable(node) && nodes.is_live(node));
+        let cost = |node: &&NodeId| {
+            let leaving = nodes.node(node).is_some_and(|node| node.stage == Stage::Leaving);
+            (
+                leaving,
+                led.get(*node).copied().unwrap_or(0),
+                record.replicas.iter().position(|r| r.node == **node),
+            )
+        };
+        electable.min_by_key(cost).cloned()
+    }
+
+    /// Rule F5: all in-sync replicas are tainted and all of them are back.
+    fn last_resort(&self, record: &Partition) -> Option<NodeId> {
+        let all_back = record.in_sync.iter().all(|node| self.state.topology.is_live(node));
+        let hopeless = all_back && record.tainted == record.in_sync;
+        hopeless.then(|| record.in_sync.first().cloned()).flatten()
+    }
+
+    /// Rules S2 and S3: replicas that caught up are added, and in the same step dead members that
+    /// the set could not do without go.
+    fn extend_in_sync(&mut self) {
+        let candidates: Vec<_> = self.facts.caught_up.keys().copied().collect();
+        for partition in candidates {
+            if let Some(proposal) = self.in_sync_proposal(partition) {
+                self.want(Command::SetInSync(proposal));
+            }
+        }
+    }
+
+    fn in_sync_proposal(&self, partition: PartitionId) -> Option<InSyncProposal> {
+        let record = self.state.topology.partition(partition)?;
+        let leader = self.state.topology.node(record.leader.as_ref()?)?;
+        let ready = self.facts.caught_up.get(&partition)?;
+        let fits = |node: &NodeId| {
+            (!record.in_sync.contains(node) || record.tainted.contains(node))
+                && self.state.topology.is_live(node)
+        };
+        let ready_nodes =
+            record.replicas.iter().filter(|replica| ready.contains(&replica.uid) && fits(&replica.node));
+        let added: BTreeMap<_, _> = ready_nodes
+            .filter_map(|replica| self.state.topology.node(&replica.node))
+            .map(|node| (node.id.clone(), node.incarnation))
+            .collect();
+        if added.is_empty() {
+            return None;
+        }
+        let mut in_sync: BTreeSet<_> = record.in_sync.iter().chain(added.keys()).cloned().collect();
+        let dead: Vec<_> =
+            in_sync.iter().filter(|node| !self.state.topology.is_live(node)).cloned().collect();
+        for node in dead.iter().take(in_sync.len().saturating_sub(record.min_in_sync as usize)) {
+            in_sync.remove(node);
+        }
+        Some(InSyncProposal {
+            partition,
+            version: record.version,
+            epoch: record.epoch,
+            leader: leader.id.clone(),
+            leader_incarnation: leader.incarnation,
+            in_sync,
+            added,
+        })
+    }
+
+    fn advance_moves(&mut self) {
+        for partition in self.partitions(|record| record.movement.is_some()) {
+            let record = self.record(partition);
+            if let Some(command) = self.next_of_move(&record) {
+                self.want(command);
+            }
+        }
+    }
+
+    fn next_of_move(&self, record: &Partition) -> Option<Command> {
+        let movement = record.movement.as_ref()?;
+        let (partition, version) = (record.id, record.version);
+        if !record.in_sync.contains(&movement.target) {
+            let hopeless = self.is_hopeless(&movement.target);
+            return hopeless.then_some(Command::AbortMove { partition, version });
+        }
+        record.leader.as_ref()?;
+        if record.leader != movement.source {
+            return Some(Command::FinishMove { partition, version });
+        }
+        let target = self.successor(record, &movement.target)?;
+        let idle = record.transfer.is_none();
+        idle.then_some(Command::BeginTransfer { partition, version, target })
+    }
+
+    /// Who takes over from the leader that a move drops: the move's target, or another follower
+    /// when the target cannot.
+    fn successor(&self, record: &Partition, target: &NodeId) -> Option<NodeId> {
+        let can = |node: &NodeId| record.is_electable(node) && self.state.topology.is_live(node);
+        if can(target) {
+            return Some(target.clone());
+        }
+        record.followers().find(|node| can(node)).cloned()
+    }
+
+    /// Whether a move to `target` has nothing to wait for.
+    fn is_hopeless(&self, target: &NodeId) -> bool {
+        self.facts.gone.contains(target)
+            || self.state.topology.node(target).is_none_or(|node| !node.is_placement_target())
+    }
+
+    /// A leader that is asked to hand over to a replica that fell out goes on leading.
+    fn cancel_dead_transfers(&mut self) {
+        let lost =
+            |record: &Partition| record.transfer.as_ref().is_some_and(|target| !record.is_electable(target));
+        for partition in self.partitions(lost) {
+            let version = self.record(partition).version;
+            self.want(Command::CancelTransfer { partition, version });
+        }
+    }
+
+    fn plan_moves(&mut self) {
+        let moving = self.count(|record| record.movement.is_some());
+        let transferring = self.count(|record| record.transfer.is_some());
+        let budget = Budget {
+            moves_max: self.limits.moves_max.saturating_sub(moving),
+            leader_moves_max: self.limits.transfers_max.saturating_sub(transferring),
+        };
+        let nodes = placement_nodes(&self.state, &self.facts.gone);
+        let rows: Vec<_> = self.state.topology.partitions.iter().map(|record| self.row(record)).collect();
+        let plan = repair(&rows, &nodes, self.state.topology.replication_factor_effective(), budget);
+        for planned in plan.moves {
+            self.plan_move(&planned);
+        }
+        for planned in plan.leader_moves {
+            let leaving =
+                self.state.topology.node(&planned.from).is_some_and(|node| node.stage != Stage::Member);
+            if self.facts.settled || leaving {
+                self.transfer(planned.partition, planned.to);
+            }
+        }
+    }
+
+    fn plan_move(&mut self, planned: &PlannedMove) {
+        if planned.reason == MoveReason::Balance && !self.facts.settled {
+            return;
+        }
+        let partition = planned.partition;
+        let record = self.record(partition);
+        let version = record.version;
+        match (&planned.source, &planned.target) {
+            (source, Some(target)) => {
+                let movement = Move { source: source.clone(), target: target.clone() };
+                self.want(Command::StartMove { partition, version, movement });
+            }
+            (Some(source), None) if record.leader.as_ref() == Some(source) => {
+                if let Some(target) = self.successor(&record, source).filter(|node| node != source) {
+                    self.transfer(partition, target);
+                } else if let Some(other) = self.other_follower(&record) {
+                    self.transfer(partition, other);
+                }
+            }
+            (Some(source), None) => {
+                self.want(Command::DropReplica { partition, version, node: source.clone() });
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn other_follower(&self, record: &Partition) -> Option<NodeId> {
+        let can = |node: &&NodeId| record.is_electable(node) && self.state.topology.is_live(node);
+        record.followers().find(can).cloned()
+    }
+
+    fn transfer(&mut self, partition: PartitionId, target: NodeId) {
+        let version = self.record(partition).version;
+        self.want(Command::BeginTransfer { partition, version, target });
+    }
+
+    fn let_drained_leave(&mut self) {
+        let leaving = self.state.topology.nodes.values().filter(|node| node.stage == Stage::Leaving);
+        let leaving: Vec<_> = leaving.map(|node| node.id.clone()).collect();
+        for node in leaving {
+            let holds = self.state.topology.partitions.iter().any(|record| record.holds(&node));
+            if !holds {
+                self.want(Command::Leave { node });
+            }
+        }
+    }
+
+    fn row(&self, record: &Partition) -> PlacementRow {
+        let live = |node: &&NodeId| self.state.topology.is_live(node);
+        let electable = record.in_sync.difference(&record.tainted).filter(live).cloned().collect();
+        PlacementRow {
+            replicas: record.replicas.iter().map(|replica| replica.node.clone()).collect(),
+            leader: record.leader.clone(),
+            electable,
+            busy: record.movement.as_ref().map(|movement| (movement.source.clone(), movement.target.clone())),
+        }
+    }
+
+    fn record(&self, partition: PartitionId) -> Partition {
+        self.state.topology.partitions[partition.index()].as_ref().clone()
+    }
+
+    fn partitions(&self, wanted: impl Fn(&Partition) -> bool) -> Vec<PartitionId> {
+        self.state
+            .topology
+            .partitions
+            .iter()
+            .filter(|record| wanted(record))
+            .map(|record| record.id)
+            .collect()
+    }
+
+    fn count(&self, wanted: impl Fn(&Partition) -> bool) -> u32 {
+        u32::try_from(self.partitions(wanted).len()).unwrap_or(u32::MAX)
+    }
+
+    fn leader_counts(&self) -> BTreeMap<NodeId, u32> {
+        let mut led = BTreeMap::new();
+        for leader in self.state.topology.partitions.iter().filter_map(|record| record.leader.as_ref()) {
+            *led.entry(leader.clone()).or_default() += 1;
+        }
+        led
+    }
+}
+
+/// The nodes as placement sees them: who takes, who keeps, who gives away.
+pub(super) fn placement_nodes(state: &ControlState, gone: &BTreeSet<NodeId>) -> Vec<PlacementNode> {
+    let data_nodes =
+        state.topology.nodes.values().filter(|node| node.holds_data && node.stage != Stage::Left);
+    data_nodes
+        .map(|node| PlacementNode {
+            id: node.id.clone(),
+            weight: node.weight,
+            zone: node.zone.clone(),
+            capacity: None,
+            standing: standing(node, gone),
+        })
+        .collect()
+}
+
+fn standing(node: &Node, gone: &BTreeSet<NodeId>) -> Standing {
+    if node.stage == Stage::Leaving || gone.contains(&node.id) {
+        return Standing::Leave;
+    }
+    match node.liveness {
+        Liveness::Alive => Standing::Target,
+        Liveness::Joining | Liveness::Suspect | Liveness::Dead => Standing::Keep,
+    }
+}
