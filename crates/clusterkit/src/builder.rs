@@ -1,0 +1,306 @@
+//! From settings to a running node.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::control::ControllerConfig;
+use clusterkit_core::hash::KeyHash;
+use clusterkit_core::id::NodeId;
+use clusterkit_core::limits::{
+    CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX, WEIGHT_MAX,
+};
+use clusterkit_core::placement::Strategy;
+use clusterkit_core::topology::RaftRole;
+use clusterkit_storage::disk::{Disk, RealDisk};
+
+use crate::coordinator::raft::IoMode;
+use crate::error::{InvalidSettings, StartError};
+use crate::handle::ClusterKit;
+use crate::net::{Clock, Net, SystemClock, TcpNet};
+
+/// The node address where none is given: this machine only, until the connections between nodes are
+/// encrypted.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7000";
+/// The data directory where none is given.
+pub const DATA_DIR_DEFAULT: &str = "./clusterkit-data";
+/// The cluster name where none is given.
+pub const CLUSTER_NAME_DEFAULT: &str = "clusterkit-cluster";
+/// How long a node looks for its cluster before it gives up.
+pub const JOIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
+
+/// Builds a node: two required fields, everything else has a default.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), clusterkit::StartError> {
+/// let ck = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080").start().await?;
+/// println!("{:?}", ck.partition(b"user:1"));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    pub(crate) settings: Settings,
+}
+
+/// Everything a node is told. The builder's methods say what each means.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) node: String,
+    pub(crate) public_addr: String,
+    pub(crate) listen: String,
+    pub(crate) advertise: Option<String>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) cluster_name: String,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) expect: Option<u32>,
+    pub(crate) partitions: Option<u32>,
+    pub(crate) replication_factor: Option<u32>,
+    pub(crate) key_hash: Option<KeyHash>,
+    pub(crate) strategy: Option<Strategy>,
+    pub(crate) zone: Option<String>,
+    pub(crate) weight: u32,
+    pub(crate) role: RaftRole,
+    pub(crate) holds_data: bool,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) controller: ControllerConfig,
+    pub(crate) join_timeout: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) io: IoMode,
+    pub(crate) software: String,
+}
+
+impl Builder {
+    pub(crate) fn new(node: &str, public_addr: &str) -> Self {
+        Self {
+            settings: Settings {
+                node: node.to_owned(),
+                public_addr: public_addr.to_owned(),
+                listen: LISTEN_DEFAULT.to_owned(),
+                advertise: None,
+                data_dir: PathBuf::from(DATA_DIR_DEFAULT),
+                cluster_name: CLUSTER_NAME_DEFAULT.to_owned(),
+                seeds: Vec::new(),
+                expect: None,
+                partitions: None,
+                replication_factor: None,
+                key_hash: None,
+                strategy: None,
+                zone: None,
+                weight: 1,
+                role: RaftRole::Voter,
+                holds_data: true,
+                metadata: BTreeMap::new(),
+                controller: ControllerConfig::default(),
+                join_timeout: JOIN_TIMEOUT_DEFAULT,
+                clock: Arc::new(SystemClock),
+                net: Arc::new(TcpNet),
+                disk: Arc::new(RealDisk),
+                io: IoMode::Thread,
+                software: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        }
+    }
+
+    /// Where this node listens for other nodes, default [`LISTEN_DEFAULT`]. Port 0 chooses a free
+    /// one.
+    pub fn listen(mut self, addr: &str) -> Self {
+        addr.clone_into(&mut self.settings.listen);
+        self
+    }
+
+    /// Where other nodes reach this one, default what it listens on. An unspecified host (`:7000`,
+    /// `0.0.0.0:7000`) becomes the local address of the connection to a seed.
+    pub fn advertise(mut self, addr: &str) -> Self {
+        self.settings.advertise = Some(addr.to_owned());
+        self
+    }
+
+    /// Where the node keeps what must survive it, default [`DATA_DIR_DEFAULT`]. A directory belongs
+    /// to one node of one cluster.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.settings.data_dir = dir.into();
+        self
+    }
+
+    /// The cluster's name, default [`CLUSTER_NAME_DEFAULT`]. Nodes of another name never join.
+    pub fn cluster_name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.settings.cluster_name);
+        self
+    }
+
+    /// Other nodes' addresses, node or public: any that lives is enough. Without seeds the node
+    /// forms a cluster of its own.
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.settings.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How many nodes shall form the cluster together. Without it a node that has seeds only joins,
+    /// and one without seeds forms alone. All of them must be told the same number.
+    pub fn expect(mut self, nodes: u32) -> Self {
+        self.settings.expect = Some(nodes);
+        self
+    }
+
+    /// The number of partitions, default 64, fixed when the cluster forms. A later node that is told
+    /// another number is refused.
+    pub fn partitions(mut self, count: u32) -> Self {
+        self.settings.partitions = Some(count);
+        self
+    }
+
+    /// Copies of each partition, leader included, default 3. Only the nodes that form the cluster
+    /// are asked.
+    pub fn replication_factor(mut self, copies: u32) -> Self {
+        self.settings.replication_factor = Some(copies);
+        self
+    }
+
+    /// From key to partition, default CRC16 slots. Only the nodes that form the cluster are asked.
+    pub fn key_hash(mut self, key_hash: KeyHash) -> Self {
+        self.settings.key_hash = Some(key_hash);
+        self
+    }
+
+    /// How the first table is laid out, default balanced. Only the nodes that form the cluster are
+    /// asked.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.settings.strategy = Some(strategy);
+        self
+    }
+
+    /// This node's failure domain: copies of a partition lie in different zones where that is
+    /// feasible.
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.settings.zone = Some(zone.to_owned());
+        self
+    }
+
+    /// This node's share of the partitions relative to the others, 1 to 1,000, default 1.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.settings.weight = weight;
+        self
+    }
+
+    /// Whether it may vote in the control plane, default that it may.
+    pub fn role(mut self, role: RaftRole) -> Self {
+        self.settings.role = role;
+        self
+    }
+
+    /// Whether partitions are placed on it, default that they are. A voter without data is a
+    /// witness.
+    pub fn holds_data(mut self, holds: bool) -> Self {
+        self.settings.holds_data = holds;
+        self
+    }
+
+    /// Text that is shown with the node and never read by ClusterKit.
+    pub fn metadata(mut self, key: &str, value: &str) -> Self {
+        self.settings.metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The controller's timeouts and limits. Every node should be told the same, since any of them
+    /// may become the controller.
+    pub fn controller(mut self, config: ControllerConfig) -> Self {
+        self.settings.controller = config;
+        self
+    }
+
+    /// How long the node looks for its cluster, default two minutes, before
+    /// [`start`](Self::start) fails and says what each seed answered.
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.join_timeout = timeout;
+        self
+    }
+
+    /// The release shown for this node, default this library's. Programs that embed it may show
+    /// their own.
+    pub fn software(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.settings.software);
+        self
+    }
+
+    /// Another clock, network or disk than the machine's: for tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn environment(mut self, clock: Arc<dyn Clock>, net: Arc<dyn Net>, disk: Arc<dyn Disk>) -> Self {
+        self.settings.clock = clock;
+        self.settings.net = net;
+        self.settings.disk = disk;
+        self.settings.io = IoMode::Task;
+        self
+    }
+
+    /// Starts the node and waits until it is part of its cluster and knows the topology.
+    ///
+    /// # Errors
+    ///
+    /// Nothing runs after an error; what the data directory holds is unchanged but for a vote.
+    pub async fn start(self) -> Result<ClusterKit, StartError> {
+        let node = self.launch().await?;
+        node.ready().await?;
+        Ok(node)
+    }
+
+    /// Starts the node and returns as soon as it listens: its health can be served while it looks
+    /// for its cluster. Await [`ClusterKit::ready`] before using it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing runs after an error.
+    pub async fn launch(self) -> Result<ClusterKit, StartError> {
+        self.settings.check()?;
+        crate::node::launch(self.settings).await
+    }
+}
+
+impl Settings {
+    /// Whether the values can be meant. Nothing was touched when they cannot.
+    pub(crate) fn check(&self) -> Result<NodeId, InvalidSettings> {
+        let node = NodeId::new(&self.node)
+            .map_err(|source| InvalidSettings::NodeId { name: self.node.clone(), source })?;
+        check_addr("the public address", &self.public_addr)?;
+        check_addr("the listen address", &self.listen)?;
+        if let Some(advertise) = &self.advertise {
+            check_addr("the advertised address", advertise)?;
+        }
+        for seed in &self.seeds {
+            check_addr("a seed", seed)?;
+        }
+        if self.cluster_name.is_empty()
+            || self.cluster_name.len() > CLUSTER_NAME_BYTES_MAX
+            || self.cluster_name.contains(char::is_control)
+        {
+            return Err(InvalidSettings::ClusterName);
+        }
+        check_range("expect", self.expect, EXPECT_MAX)?;
+        check_range("partitions", self.partitions, PARTITIONS_MAX)?;
+        check_range("replication_factor", self.replication_factor, REPLICATION_FACTOR_MAX)?;
+        check_range("weight", Some(self.weight), WEIGHT_MAX)?;
+        if self.expect.is_some_and(|expect| expect > 1) && self.seeds.is_empty() {
+            return Err(InvalidSettings::ExpectWithoutSeeds);
+        }
+        Ok(node)
+    }
+}
+
+fn check_range(field: &'static str, value: Option<u32>, max: u32) -> Result<(), InvalidSettings> {
+    match value {
+        Some(value) if value == 0 || value > max => Err(InvalidSettings::OutOfRange { field, value, max }),
+        _ => Ok(()),
+    }
+}
+
+/// `host:port`, or `:port` for any host.
+fn check_addr(what: &'static str, addr: &str) -> Result<(), InvalidSettings> {
+    let port = addr.rsplit_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+        return Ok(());
+    }
+    Err(InvalidSettings::Address { what, addr: addr.to_owned() })
+}

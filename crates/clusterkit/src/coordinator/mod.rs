@@ -1,0 +1,3 @@
+//! Where the control plane lives: an embedded Raft group.
+
+pub(crate) mod raft;

@@ -1,0 +1,50 @@
+//! The timeouts of the Raft group, chosen beside those of the failure detector.
+//!
+//! | timeout | value | why |
+//! | --- | --- | --- |
+//! | heartbeat | 100 ms | three fit into the shortest election timeout |
+//! | election | 300 to 600 ms | a killed controller is replaced before its own partitions could be declared dead at 1 s; pre-vote keeps a node that cannot win from disturbing |
+//! | failure detector | 200 ms beats, suspect 600 ms, dead 1 s | see `clusterkit_core::member::Config` |
+
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy};
+
+/// How often the leader of the group sends when it has nothing to say.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
+/// The shortest silence after which a follower stands for election.
+pub(crate) const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
+/// The longest such silence, and how long a follower refuses to vote against a leader it heard.
+pub(crate) const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(600);
+
+/// Entries between two snapshots: the control plane's state is small, its log must not grow.
+const SNAPSHOT_ENTRIES: u64 = 2_000;
+/// Entries kept behind a snapshot, for followers that are just a little late.
+const ENTRIES_KEPT: u64 = 500;
+/// Entries of one append message.
+const ENTRIES_PER_MESSAGE: u64 = 64;
+/// How long the transfer of one snapshot may take.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(HEARTBEAT.as_millis() * 3 <= ELECTION_TIMEOUT_MIN.as_millis());
+const _: () = assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
+const _: () = assert!(ENTRIES_KEPT < SNAPSHOT_ENTRIES);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn raft_config(cluster_name: &str) -> Config {
+    Config {
+        cluster_name: cluster_name.to_owned(),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION_TIMEOUT_MIN),
+        election_timeout_max: millis(ELECTION_TIMEOUT_MAX),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        max_payload_entries: ENTRIES_PER_MESSAGE,
+        install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+        ..Config::default()
+    }
+}

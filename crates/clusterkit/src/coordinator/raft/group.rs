@@ -1,0 +1,404 @@
+//! The Raft group as the rest of the node sees it: propose, watch, who leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clusterkit_core::control::{Applied, Command, ControlState, Rejected, VoterSet, VoterStep};
+use clusterkit_core::id::{NodeId, StoreId};
+use clusterkit_storage::disk::Disk;
+use clusterkit_wire::versioned::DecodeError;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::storage::Snapshot;
+use openraft::{ChangeMembers, Instant as _, Membership, ReadPolicy, ServerState};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::config::raft_config;
+use super::log_store::LogStore;
+use super::log_worker::{IoMode, LogWorker, LogWorkerHandle};
+use super::network::{AddressBook, NetworkFactory};
+use super::state_machine::StateMachine;
+use super::types::{CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
+use crate::events::EventLog;
+use crate::node::message::{self, kind};
+use crate::transport::Transport;
+
+/// How far behind the leader's log a learner may be and still be promoted.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+/// How long one change of the group may take before it counts as lost.
+const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a group needs.
+pub(crate) struct RaftOptions {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) io: IoMode,
+    pub(crate) store: StoreId,
+    pub(crate) cluster_name: String,
+    pub(crate) transport: Transport,
+    pub(crate) book: AddressBook,
+    pub(crate) events: Arc<EventLog>,
+}
+
+/// The group. Clones share it.
+#[derive(Clone)]
+pub(crate) struct RaftGroup {
+    raft: Raft,
+    store: StoreId,
+    views: watch::Receiver<Arc<View>>,
+}
+
+/// The control state at one index, and who belonged to the group then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    pub(crate) state: ControlState,
+    pub(crate) voters: BTreeSet<StoreId>,
+    /// The nodes of the members by store, as their membership entries name them.
+    pub(crate) members: BTreeMap<StoreId, (String, String)>,
+}
+
+impl View {
+    pub(super) fn new(state: ControlState, membership: &Membership<u64, RaftNode>) -> Self {
+        let member =
+            |(store, node): (&u64, &RaftNode)| (StoreId(*store), (node.node.clone(), node.addr.clone()));
+        Self {
+            state,
+            voters: membership.voter_ids().map(StoreId).collect(),
+            members: membership.nodes().map(member).collect(),
+        }
+    }
+}
+
+/// Who leads the group, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Leadership {
+    pub(crate) term: u64,
+    pub(crate) leader: Option<StoreId>,
+    pub(crate) is_me: bool,
+}
+
+/// Numbers for status pages and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RaftNodeStats {
+    pub(crate) state: &'static str,
+    pub(crate) term: u64,
+    pub(crate) log_index_last: u64,
+    pub(crate) log_term_last: u64,
+    pub(crate) index_committed: u64,
+    pub(crate) index_applied: u64,
+    pub(crate) leader: Option<StoreId>,
+    pub(crate) voters: BTreeSet<StoreId>,
+    pub(crate) learners: BTreeSet<StoreId>,
+    /// How long ago a majority last answered this node, when it leads.
+    pub(crate) quorum_age: Option<Duration>,
+}
+
+impl RaftGroup {
+    /// Opens the files and joins the group as whatever the log says: voter, learner, or nobody yet.
+    pub(crate) async fn start(options: RaftOptions) -> Result<Self, RaftStartError> {
+        let (worker, recovered) = LogWorker::open(options.disk, &options.dir)?;
+        let worker = LogWorkerHandle::start(worker, options.io)?;
+        let log = LogStore::open(worker.clone(), &recovered)?;
+        let (sender, views) = watch::channel(Arc::new(View::default()));
+        let machine = StateMachine::open(worker, recovered.snapshot.as_deref(), sender, options.events)?;
+        let config = Arc::new(raft_config(&options.cluster_name).validate().map_err(io::Error::other)?);
+        let network = NetworkFactory { transport: options.transport, book: options.book };
+        let raft =
+            Raft::new(options.store.0, config, network, log, machine).await.map_err(io::Error::other)?;
+        Ok(Self { raft, store: options.store, views })
+    }
+
+    /// Makes a new group of these voters. Every one of them may do it with the same set: the votes
+    /// make one leader. Does nothing when the log is not empty.
+    pub(crate) async fn initialize(&self, voters: &[(StoreId, NodeId, String)]) -> Result<(), ProposeError> {
+        if self.raft.is_initialized().await? {
+            return Ok(());
+        }
+        let node = |(store, node, addr): &(StoreId, NodeId, String)| {
+            (store.0, RaftNode { node: node.to_string(), addr: addr.clone() })
+        };
+        let members: BTreeMap<_, _> = voters.iter().map(node).collect();
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(fatal.into()),
+        }
+    }
+
+    /// Writes `commands` as one entry and waits until it is applied here.
+    pub(crate) async fn propose(
+        &self,
+        commands: &[Command],
+    ) -> Result<Vec<Result<Applied, Rejected>>, ProposeError> {
+        let response = self.raft.client_write(CommandBatch::new(commands)).await?;
+        Ok(response.data.0)
+    }
+
+    /// Waits until this node, as the leader, has applied everything committed before the call.
+    pub(crate) async fn barrier(&self) -> Result<(), ProposeError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(ProposeError::NotController),
+            Err(RaftError::Fatal(fatal)) => Err(fatal.into()),
+        }
+    }
+
+    /// The applied states, newest only.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+
+    /// The newest applied state.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// Who leads now.
+    pub(crate) fn leadership(&self) -> Leadership {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let is_me = metrics.state == ServerState::Leader;
+        let leader = metrics.current_leader.map(StoreId);
+        Leadership { term: metrics.vote.leader_id.term, leader, is_me }
+    }
+
+    /// Waits until the leadership may differ from what it was; `false` when the group has stopped.
+    pub(crate) async fn leadership_changed(&self, known: Leadership) -> bool {
+        let mut metrics = self.raft.server_metrics();
+        while self.leadership() == known {
+            if metrics.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits until the group fails for good: a broken disk, or a panic inside.
+    pub(crate) async fn failed(&self) -> Option<String> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return Some(fatal.to_string()).filter(|_| !matches!(fatal, Fatal::Stopped));
+            }
+            metrics.changed().await.ok()?;
+        }
+    }
+
+    /// Serves a Raft message of another member.
+    pub(crate) async fn handle(&self, message_kind: u8, body: &[u8]) -> Result<Bytes, RaftMessageError> {
+        match message_kind {
+            kind::RAFT_APPEND => self.handle_append(body).await,
+            kind::RAFT_VOTE => Ok(message::encode(&self.raft.vote(self.decode(body)?).await?)),
+            kind::RAFT_PRE_VOTE => Ok(message::encode(&self.raft.pre_vote(self.decode(body)?).await?)),
+            kind::RAFT_SNAPSHOT => self.handle_snapshot(body).await,
+            kind::RAFT_TRANSFER => {
+                Ok(message::encode(&self.raft.handle_transfer_leader(self.decode(body)?).await?))
+            }
+            other => Err(RaftMessageError::Kind { kind: other }),
+        }
+    }
+
+    async fn handle_append(&self, body: &[u8]) -> Result<Bytes, RaftMessageError> {
+        Ok(message::encode(&self.raft.append_entries(self.decode(body)?).await?))
+    }
+
+    async fn handle_snapshot(&self, body: &[u8]) -> Result<Bytes, RaftMessageError> {
+        let (vote, meta, bytes): (Vote, SnapshotMeta, Vec<u8>) = self.decode(body)?;
+        let snapshot = Snapshot { meta, snapshot: Bytes::from(bytes) };
+        Ok(message::encode(&self.raft.install_full_snapshot(vote, snapshot).await?))
+    }
+
+    /// The message in `body`, when it is for this store.
+    fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, RaftMessageError> {
+        let (store, message): (StoreId, T) = message::decode(body)?;
+        if store == self.store { Ok(message) } else { Err(RaftMessageError::OtherStore { store }) }
+    }
+
+    /// Who belongs to the group, as its leader sees it.
+    pub(crate) fn voter_set(&self) -> VoterSet {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let near = |index: u64| index + CAUGHT_UP_ENTRIES >= last;
+        let progress = metrics.replication.iter().flatten();
+        let caught_up =
+            progress.filter(|(_, matched)| matched.as_ref().is_some_and(|log_id| near(log_id.index)));
+        VoterSet {
+            voters: membership.voter_ids().map(StoreId).collect(),
+            learners: membership.learner_ids().map(StoreId).collect(),
+            caught_up: caught_up.map(|(store, _)| StoreId(*store)).collect(),
+        }
+    }
+
+    /// Carries out one change of the group.
+    pub(crate) async fn change(
+        &self,
+        step: VoterStep,
+        node: Option<(NodeId, String)>,
+    ) -> Result<(), ProposeError> {
+        let change = async {
+            match step {
+                VoterStep::AddLearner(store) => {
+                    let (node, addr) =
+                        node.map_or_else(Default::default, |(node, addr)| (node.to_string(), addr));
+                    self.raft.add_learner(store.0, RaftNode { node, addr }, false).await
+                }
+                VoterStep::Promote(store) => {
+                    self.raft.change_membership(ChangeMembers::AddVoterIds([store.0].into()), true).await
+                }
+                VoterStep::Demote(store) => {
+                    self.raft.change_membership(ChangeMembers::RemoveVoters([store.0].into()), true).await
+                }
+                VoterStep::Remove(store) => self.remove(store).await,
+            }
+        };
+        match timeout(MEMBERSHIP_TIMEOUT, change).await {
+            Ok(outcome) => outcome.map(drop).map_err(ProposeError::from),
+            Err(_) => Err(ProposeError::OutcomeUnknown),
+        }
+    }
+
+    async fn remove(
+        &self,
+        store: StoreId,
+    ) -> Result<
+        openraft::raft::ClientWriteResponse<TypeConfig>,
+        RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    > {
+        if self.voter_set().voters.contains(&store) {
+            return self.raft.change_membership(ChangeMembers::RemoveVoters([store.0].into()), false).await;
+        }
+        self.raft.change_membership(ChangeMembers::RemoveNodes([store.0].into()), false).await
+    }
+
+    /// Asks another voter to take over. Returns as soon as it was asked.
+    pub(crate) async fn transfer_leadership(&self, to: StoreId) -> Result<(), ProposeError> {
+        Ok(self.raft.trigger().transfer_leader(to.0).await?)
+    }
+
+    /// Numbers for status pages and metrics.
+    pub(crate) fn stats(&self) -> RaftNodeStats {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let data = self.raft.data_metrics();
+        let log_term_last = data.borrow_watched().last_log.map_or(0, |log_id| log_id.leader_id.term);
+        let membership = metrics.membership_config.membership();
+        RaftNodeStats {
+            state: server_state(metrics.state),
+            term: metrics.current_term,
+            log_index_last: metrics.last_log_index.unwrap_or(0),
+            log_term_last,
+            index_committed: metrics.local_committed.map_or(0, |log_id| log_id.index),
+            index_applied: metrics.last_applied.map_or(0, |log_id| log_id.index),
+            leader: metrics.current_leader.map(StoreId),
+            voters: membership.voter_ids().map(StoreId).collect(),
+            learners: membership.learner_ids().map(StoreId).collect(),
+            quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+        }
+    }
+
+    /// Stops taking part. What was promised stays on disk.
+    pub(crate) async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(target: "clusterkit::raft", %error, "the raft group did not stop cleanly");
+        }
+    }
+}
+
+fn server_state(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Leader => "leader",
+        ServerState::Follower => "follower",
+        ServerState::Candidate => "candidate",
+        ServerState::Learner => "learner",
+        ServerState::Shutdown => "shutdown",
+    }
+}
+
+/// The group could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RaftStartError {
+    /// A file is written by another release, or damaged in a way its checksum did not show.
+    #[error("the control-plane log cannot be read")]
+    Decode(#[from] DecodeError),
+    /// The disk refused.
+    #[error("the control-plane log cannot be opened")]
+    Io(#[from] io::Error),
+}
+
+/// A proposal did not come back applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ProposeError {
+    /// The group is broken or stopped; nothing more can be written on this node.
+    #[error("the control plane of this node has stopped: {0}")]
+    Stopped(String),
+    /// Another node leads, or none: nothing was written.
+    #[error("this node is not the controller")]
+    NotController,
+    /// Leadership moved, or time ran out, before the entry was committed: it may still be.
+    #[error("leadership moved before the outcome was known")]
+    OutcomeUnknown,
+    /// The group cannot be changed so now, for instance because a change is under way.
+    #[error("the control plane cannot be changed now: {0}")]
+    Membership(String),
+}
+
+impl From<Fatal<TypeConfig>> for ProposeError {
+    fn from(fatal: Fatal<TypeConfig>) -> Self {
+        Self::Stopped(fatal.to_string())
+    }
+}
+
+impl From<RaftError<TypeConfig, ClientWriteError<TypeConfig>>> for ProposeError {
+    fn from(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Self {
+        match error {
+            RaftError::Fatal(fatal) => fatal.into(),
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Self::NotController,
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+                Self::Membership(error.to_string())
+            }
+            RaftError::APIError(_) => Self::OutcomeUnknown,
+        }
+    }
+}
+
+/// A Raft message was not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RaftMessageError {
+    /// The body is not what its kind says.
+    #[error("the raft message cannot be read")]
+    Decode(#[from] DecodeError),
+    /// There is no such message.
+    #[error("no raft message has kind {kind}")]
+    Kind {
+        /// The kind.
+        kind: u8,
+    },
+    /// It is for a store that lay here before, or elsewhere.
+    #[error("the message is for store {store}, which is not here")]
+    OtherStore {
+        /// The store it is for.
+        store: StoreId,
+    },
+    /// The group is broken or stopped.
+    #[error("raft has stopped")]
+    Stopped(#[from] Fatal<TypeConfig>),
+}
+
+impl From<RaftError<TypeConfig>> for RaftMessageError {
+    fn from(error: RaftError<TypeConfig>) -> Self {
+        match error {
+            RaftError::Fatal(fatal) => Self::Stopped(fatal),
+            RaftError::APIError(never) => match never {},
+        }
+    }
+}

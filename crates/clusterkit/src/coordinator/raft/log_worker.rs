@@ -1,0 +1,279 @@
+//! The one place that touches the control plane's files: a worker with a bounded queue.
+//!
+//! Everything that must be durable in order (votes, appends, truncations) goes through one queue,
+//! so that the order on disk is the order in which it was asked for. Appends that wait together
+//! share one sync. After the first failed write or sync the worker answers every request with an
+//! error and the node stops.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clusterkit_storage::checked::{read_checked, write_checked};
+use clusterkit_storage::disk::Disk;
+use clusterkit_storage::record_log::{Options, RecordLog};
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use super::types::TypeConfig;
+
+/// Requests that may wait for the worker. More make the caller wait.
+const QUEUE_MAX: usize = 256;
+/// Appends that share one sync.
+const BATCH_MAX: usize = 64;
+
+/// Bytes read at once when the log is opened.
+const READ_BYTES: u64 = 8 << 20;
+/// The log's entries are small and few: small segments are freed sooner.
+const LOG_OPTIONS: Options = Options { index_first: 0, segment_bytes: 4 << 20 };
+
+const LOG_DIR: &str = "log";
+const VOTE_FILE: &str = "vote";
+const PURGED_FILE: &str = "purged";
+const SNAPSHOT_FILE: &str = "snapshot";
+
+/// Where the worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IoMode {
+    /// On a thread of its own: a sync never holds up the runtime.
+    Thread,
+    /// As a task: for disks that never block, so that virtual time stands still meanwhile.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the test kit's disk never blocks"))]
+    Task,
+}
+
+/// Sends requests to the worker.
+#[derive(Debug, Clone)]
+pub(crate) struct LogWorkerHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+type Reply<T> = oneshot::Sender<io::Result<T>>;
+
+enum Request {
+    Append { records: Vec<Bytes>, flushed: IOFlushed<TypeConfig> },
+    Purge { marker: Bytes, index: u64, reply: Reply<()> },
+    ReadSnapshot { reply: Reply<Option<Bytes>> },
+    SaveSnapshot { bytes: Bytes, reply: Reply<()> },
+    SaveVote { bytes: Bytes, reply: Reply<()> },
+    Truncate { last: Option<u64>, reply: Reply<()> },
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+impl LogWorkerHandle {
+    /// Starts the worker; it ends when the last handle is dropped.
+    pub(super) fn start(worker: LogWorker, mode: IoMode) -> io::Result<Self> {
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        match mode {
+            IoMode::Thread => {
+                let thread = std::thread::Builder::new().name("clusterkit-raft-log".to_owned());
+                thread.spawn(move || worker.run_blocking(queue))?;
+            }
+            IoMode::Task => {
+                tokio::spawn(worker.run(queue));
+            }
+        }
+        Ok(Self { requests })
+    }
+
+    /// Queues records; `flushed` is told once they are durable, in the order of the calls.
+    pub(super) async fn append(&self, records: Vec<Bytes>, flushed: IOFlushed<TypeConfig>) -> io::Result<()> {
+        self.send(Request::Append { records, flushed }).await
+    }
+
+    pub(super) async fn save_vote(&self, bytes: Bytes) -> io::Result<()> {
+        self.ask(|reply| Request::SaveVote { bytes, reply }).await
+    }
+
+    pub(super) async fn truncate(&self, last: Option<u64>) -> io::Result<()> {
+        self.ask(|reply| Request::Truncate { last, reply }).await
+    }
+
+    pub(super) async fn purge(&self, index: u64, marker: Bytes) -> io::Result<()> {
+        self.ask(|reply| Request::Purge { marker, index, reply }).await
+    }
+
+    pub(super) async fn save_snapshot(&self, bytes: Bytes) -> io::Result<()> {
+        self.ask(|reply| Request::SaveSnapshot { bytes, reply }).await
+    }
+
+    pub(super) async fn read_snapshot(&self) -> io::Result<Option<Bytes>> {
+        self.ask(|reply| Request::ReadSnapshot { reply }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> io::Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    async fn send(&self, request: Request) -> io::Result<()> {
+        self.requests.send(request).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log worker has stopped")
+}
+
+/// The worker and its files.
+pub(super) struct LogWorker {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    log: RecordLog,
+    failed: bool,
+}
+
+/// What the files said when they were opened.
+pub(super) struct Recovered {
+    pub(super) vote: Option<Bytes>,
+    pub(super) purged: Option<Bytes>,
+    pub(super) snapshot: Option<Bytes>,
+    pub(super) records: Vec<(u64, Bytes)>,
+}
+
+impl LogWorker {
+    /// Opens the log and the files beside it in `dir`.
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<(Self, Recovered)> {
+        disk.create_dir_all(dir).map_err(io::Error::other)?;
+        let (log, recovery) =
+            RecordLog::open(Arc::clone(&disk), &dir.join(LOG_DIR), &LOG_OPTIONS).map_err(io::Error::other)?;
+        if let Some(torn) = recovery.torn {
+            tracing::warn!(target: "clusterkit::storage", ?torn, "cut a torn tail off the control-plane log");
+        }
+        let read = |name: &str| read_checked(disk.as_ref(), &dir.join(name)).map_err(io::Error::other);
+        let recovered = Recovered {
+            vote: read(VOTE_FILE)?,
+            purged: read(PURGED_FILE)?,
+            snapshot: read(SNAPSHOT_FILE)?,
+            records: read_all(&log)?,
+        };
+        Ok((Self { disk, dir: dir.to_owned(), log, failed: false }, recovered))
+    }
+
+    fn run_blocking(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            self.serve(&mut batch);
+        }
+    }
+
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            self.serve(&mut batch);
+        }
+    }
+
+    /// Serves requests in order; neighbouring appends share a sync.
+    fn serve(&mut self, batch: &mut Vec<Request>) {
+        let mut unsynced = Vec::new();
+        for request in batch.drain(..) {
+            match request {
+                Request::Append { records, flushed } => {
+                    let outcome = self.write(&records);
+                    unsynced.push((outcome, flushed));
+                }
+                other => {
+                    self.flush(&mut unsynced);
+                    self.serve_one(other);
+                }
+            }
+        }
+        self.flush(&mut unsynced);
+    }
+
+    fn flush(&mut self, unsynced: &mut Vec<(io::Result<()>, IOFlushed<TypeConfig>)>) {
+        if unsynced.is_empty() {
+            return;
+        }
+        let synced = self.guard(|worker| worker.log.sync().map_err(io::Error::other));
+        for (written, flushed) in unsynced.drain(..) {
+            let outcome = written.and_then(|()| synced.as_ref().copied().map_err(copy_error));
+            flushed.io_completed(outcome);
+        }
+    }
+
+    fn serve_one(&mut self, request: Request) {
+        match request {
+            Request::Append { .. } => unreachable!("appends are served together"),
+            Request::Purge { marker, index, reply } => {
+                answer(reply, self.guard(|worker| worker.purge(&marker, index)));
+            }
+            Request::ReadSnapshot { reply } => answer(reply, self.guard(|worker| worker.read(SNAPSHOT_FILE))),
+            Request::SaveSnapshot { bytes, reply } => {
+                answer(reply, self.guard(|worker| worker.save(SNAPSHOT_FILE, &bytes)));
+            }
+            Request::SaveVote { bytes, reply } => {
+                answer(reply, self.guard(|worker| worker.save(VOTE_FILE, &bytes)));
+            }
+            Request::Truncate { last, reply } => answer(reply, self.guard(|worker| worker.truncate(last))),
+        }
+    }
+
+    /// Runs `action` unless an earlier one failed: after a failed sync nobody knows what is on the
+    /// disk, so nothing more is promised.
+    fn guard<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Err(io::Error::other("an earlier write failed; the node must stop"));
+        }
+        action(self).inspect_err(|error| {
+            self.failed = true;
+            tracing::error!(target: "clusterkit::storage", %error, "the control-plane log failed; this node stops");
+        })
+    }
+
+    fn write(&mut self, records: &[Bytes]) -> io::Result<()> {
+        self.guard(|worker| worker.log.append(records).map(drop).map_err(io::Error::other))
+    }
+
+    fn truncate(&mut self, last: Option<u64>) -> io::Result<()> {
+        let first_gone = last.map_or(0, |last| last + 1).max(self.log.first_index());
+        self.log.truncate_from(first_gone).map_err(io::Error::other)
+    }
+
+    /// The marker goes first: records below a purge that were not deleted are skipped at the next
+    /// start, whereas a log without its marker would have a hole at its beginning.
+    fn purge(&mut self, marker: &Bytes, index: u64) -> io::Result<()> {
+        self.save(PURGED_FILE, marker)?;
+        if self.log.last_index().is_none_or(|last| last <= index) {
+            return self.log.reset_to(index + 1).map_err(io::Error::other);
+        }
+        self.log.purge_to(index + 1).map_err(io::Error::other)
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        write_checked(self.disk.as_ref(), &self.dir.join(name), bytes).map_err(io::Error::other)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Bytes>> {
+        read_checked(self.disk.as_ref(), &self.dir.join(name)).map_err(io::Error::other)
+    }
+}
+
+/// Every record that the log holds: it is bounded by the snapshot policy.
+fn read_all(log: &RecordLog) -> io::Result<Vec<(u64, Bytes)>> {
+    let mut records = Vec::new();
+    let mut next = log.first_index();
+    while next < log.next_index() {
+        let some = log.read(next..log.next_index(), READ_BYTES).map_err(io::Error::other)?;
+        next += some.len() as u64;
+        records.extend(some);
+    }
+    Ok(records)
+}
+
+fn answer<T>(reply: Reply<T>, outcome: io::Result<T>) {
+    // Nobody waits any more when the caller was cancelled; what was done stays done.
+    drop(reply.send(outcome));
+}
+
+fn copy_error(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}

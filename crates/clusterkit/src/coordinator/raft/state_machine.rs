@@ -1,0 +1,175 @@
+//! The control state behind openraft's state-machine trait: in memory, with snapshots on disk.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clusterkit_core::control::ControlState;
+use clusterkit_wire::versioned;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, RaftSnapshotBuilder};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::group::View;
+use super::log_worker::LogWorkerHandle;
+use super::types::{BatchOutcome, CommandBatch, LogId, RaftNode, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::events::EventLog;
+
+/// The version that snapshots are written under.
+const SNAPSHOT_VERSION: u8 = 1;
+
+type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
+
+/// Applies entries and publishes what came of them.
+///
+/// Invariants:
+/// - `state` is exactly the effect of the entries up to `last_applied`;
+/// - a view is published only after an entry was applied in full, so no watcher sees half a batch.
+pub(crate) struct StateMachine {
+    state: ControlState,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    views: watch::Sender<Arc<View>>,
+    events: Arc<EventLog>,
+    worker: LogWorkerHandle,
+}
+
+/// The bytes of a snapshot.
+#[derive(Serialize, Deserialize)]
+struct SnapshotRecord {
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    state: ControlState,
+}
+
+impl StateMachine {
+    /// Opens at the last snapshot, or empty.
+    pub(super) fn open(
+        worker: LogWorkerHandle,
+        snapshot: Option<&[u8]>,
+        views: watch::Sender<Arc<View>>,
+        events: Arc<EventLog>,
+    ) -> Result<Self, versioned::DecodeError> {
+        let mut machine = Self {
+            state: ControlState::default(),
+            last_applied: None,
+            membership: StoredMembership::default(),
+            views,
+            events,
+            worker,
+        };
+        if let Some(bytes) = snapshot {
+            let record = decode_snapshot(bytes)?;
+            machine.adopt(record);
+            machine.publish();
+        }
+        Ok(machine)
+    }
+
+    fn adopt(&mut self, record: SnapshotRecord) {
+        self.state = record.state;
+        self.last_applied = record.last_applied;
+        self.membership = record.membership;
+    }
+
+    fn apply_entry(
+        &mut self,
+        payload: EntryPayload<CommandBatch, u64, RaftNode>,
+        log_id: LogId,
+    ) -> io::Result<BatchOutcome> {
+        self.last_applied = Some(log_id);
+        match payload {
+            EntryPayload::Blank => Ok(BatchOutcome::default()),
+            EntryPayload::Normal(batch) => self.apply_batch(&batch),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                Ok(BatchOutcome::default())
+            }
+        }
+    }
+
+    /// A batch that this release cannot read stops the node: going on without it would be another
+    /// history.
+    fn apply_batch(&mut self, batch: &CommandBatch) -> io::Result<BatchOutcome> {
+        let commands = batch.commands().map_err(io::Error::other)?;
+        Ok(BatchOutcome(commands.iter().map(|command| self.state.apply(command)).collect()))
+    }
+
+    fn publish(&self) {
+        self.events.record(&self.views.borrow().state.topology, &self.state.topology);
+        self.views.send_replace(Arc::new(View::new(self.state.clone(), self.membership.membership())));
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let outcome = self.apply_entry(entry.payload, entry.log_id)?;
+            self.publish();
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let record = SnapshotRecord {
+            last_applied: self.last_applied,
+            membership: self.membership.clone(),
+            state: self.state.clone(),
+        };
+        SnapshotBuilder { record, worker: self.worker.clone() }
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        let record = decode_snapshot(&snapshot).map_err(io::Error::other)?;
+        self.worker.save_snapshot(snapshot).await?;
+        self.adopt(record);
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        // The builder writes to disk and not to this struct, so disk is where the newest one is.
+        let Some(bytes) = self.worker.read_snapshot().await? else { return Ok(None) };
+        let record = decode_snapshot(&bytes).map_err(io::Error::other)?;
+        let meta = SnapshotMeta { last_log_id: record.last_applied, last_membership: record.membership };
+        Ok(Some(Snapshot { meta, snapshot: bytes }))
+    }
+}
+
+/// Writes one snapshot of the state as it was when the builder was made.
+pub(crate) struct SnapshotBuilder {
+    record: SnapshotRecord,
+    worker: LogWorkerHandle,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
+        let bytes = Bytes::from(versioned::encode(SNAPSHOT_VERSION, &self.record));
+        self.worker.save_snapshot(bytes.clone()).await?;
+        let last_membership = self.record.membership.clone();
+        let meta = SnapshotMeta { last_log_id: self.record.last_applied, last_membership };
+        Ok(Snapshot { meta, snapshot: bytes })
+    }
+}
+
+fn decode_snapshot(bytes: &[u8]) -> Result<SnapshotRecord, versioned::DecodeError> {
+    versioned::decode(bytes, SNAPSHOT_VERSION..=SNAPSHOT_VERSION)
+}

@@ -1,0 +1,436 @@
+//! The handle of a running node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::control::Applied;
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, StoreId};
+use clusterkit_core::topology::{ClusterConfig, Health, Node, Partition, Topology};
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+
+use crate::builder::Builder;
+use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
+use crate::error::{ChangeError, StartError};
+use crate::events::{ClusterEvent, EventId, Events};
+use crate::node::{Phase, Shared, Wish};
+use crate::status::{ControlPlaneStatus, Stats, Status};
+
+/// How long [`ClusterKit::leave`] waits for the node to be drained.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A running node of a cluster. Clones are handles on the same node.
+///
+/// Dropping the last handle stops the node abruptly, as a crash would: nothing that was promised is
+/// lost, and the others find out by themselves. [`stop`](Self::stop) and [`leave`](Self::leave) are
+/// kinder to them.
+#[derive(Clone)]
+pub struct ClusterKit {
+    shared: Arc<Shared>,
+    _abrupt_stop: Arc<DropGuard>,
+}
+
+impl fmt::Debug for ClusterKit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterKit").field("node", &self.shared.node).finish_non_exhaustive()
+    }
+}
+
+// Starting and stopping.
+impl ClusterKit {
+    /// Begins to describe a node: its id, unique in the cluster, and the address at which clients
+    /// reach the program that embeds it.
+    pub fn builder(node_id: &str, public_addr: &str) -> Builder {
+        Builder::new(node_id, public_addr)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let guard = shared.stop.clone().drop_guard();
+        Self { shared, _abrupt_stop: Arc::new(guard) }
+    }
+
+    /// Waits until the node takes part in its cluster.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from that. The node has stopped then.
+    pub async fn ready(&self) -> Result<(), StartError> {
+        let mut phase = self.shared.phase.subscribe();
+        let settled = phase.wait_for(|phase| matches!(phase, Phase::Ready | Phase::Stopped(_))).await;
+        match settled.as_deref() {
+            Ok(Phase::Ready) => Ok(()),
+            Ok(Phase::Stopped(reason)) => Err(reason.to_start_error()),
+            _ => Err(StartError::Stopped { reason: "the node is gone".to_owned() }),
+        }
+    }
+
+    /// Whether the node takes part in its cluster.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(*self.shared.phase.borrow(), Phase::Ready)
+    }
+
+    /// Waits until the node has stopped; `Err` says what broke when nobody asked it to.
+    ///
+    /// # Errors
+    ///
+    /// The failure, such as a broken disk. Whatever runs on this node should end.
+    pub async fn stopped(&self) -> Result<(), StartError> {
+        let mut phase = self.shared.phase.subscribe();
+        let ended = phase.wait_for(|phase| matches!(phase, Phase::Stopped(_))).await;
+        match ended.as_deref() {
+            Ok(Phase::Stopped(reason)) => reason.to_result(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops the node, which stays a member: the others go on without it until it is back. Hands the
+    /// control plane over first when this node leads it.
+    pub async fn stop(&self) {
+        self.shared.asked_to_stop.cancel();
+        // Whatever ended it, it has ended.
+        drop(self.stopped().await);
+    }
+
+    /// Stops the node as dropping its last handle does, and waits until it has.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) async fn abort(&self) {
+        self.shared.stop.cancel();
+        // Whatever ended it, it has ended.
+        drop(self.stopped().await);
+    }
+
+    /// Gives everything this node holds to others, leaves the cluster, and stops.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::UnderWay`] when it holds something still after [`LEAVE_TIMEOUT`]: the node
+    /// goes on running and draining. On every error the node runs on.
+    pub async fn leave(&self) -> Result<(), ChangeError> {
+        let node = self.node_id().clone();
+        self.shared.change(Wish::Drain { node: node.clone() }).await?;
+        let mut topology = self.watch();
+        let left = |topology: &Arc<Topology>| topology.node(&node).is_none_or(is_left);
+        match tokio::time::timeout(LEAVE_TIMEOUT, topology.0.wait_for(left)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(ChangeError::Stopped),
+            Err(_) => return Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
+        }
+        self.stop().await;
+        Ok(())
+    }
+}
+
+fn is_left(node: &Node) -> bool {
+    node.status() == clusterkit_core::topology::NodeStatus::Left
+}
+
+// What the cluster looks like.
+impl ClusterKit {
+    /// This node's id.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        &self.shared.node
+    }
+
+    /// This node's data directory, by its id.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        self.shared.store
+    }
+
+    /// The incarnation of this run, 0 before it registered.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.shared.incarnation()
+    }
+
+    /// Where other nodes reach this one.
+    #[must_use]
+    pub fn node_addr(&self) -> String {
+        self.shared.node_addr()
+    }
+
+    /// Where clients reach this one.
+    #[must_use]
+    pub fn public_addr(&self) -> String {
+        self.shared.public_addr()
+    }
+
+    /// The newest topology this node applied. Cheap; the snapshot never changes.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        self.shared.topology()
+    }
+
+    /// Follows the topology.
+    #[must_use]
+    pub fn watch(&self) -> TopologyWatch {
+        TopologyWatch(self.shared.topology.subscribe())
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.events.subscribe(None)
+    }
+
+    /// What happened after `last`, as far back as this node remembers, and from now on.
+    #[must_use]
+    pub fn events_after(&self, last: EventId) -> Events {
+        self.shared.events.subscribe(Some(last))
+    }
+
+    /// The newest events that this node remembers, oldest first.
+    #[must_use]
+    pub fn events_recent(&self, count: usize) -> Vec<ClusterEvent> {
+        self.shared.events.recent(count)
+    }
+
+    /// The partition of `key`, `None` before the cluster formed.
+    #[must_use]
+    pub fn partition(&self, key: &[u8]) -> Option<PartitionId> {
+        self.shared.topology.borrow().partition_of(key)
+    }
+
+    /// Where requests for `key` go.
+    #[must_use]
+    pub fn route(&self, key: &[u8]) -> Route {
+        self.partition(key).map_or(Route::NotFormed, |partition| self.route_partition(partition))
+    }
+
+    /// Where requests for `partition` go.
+    #[must_use]
+    pub fn route_partition(&self, partition: PartitionId) -> Route {
+        let topology = self.topology();
+        let Some(record) = topology.partition(partition) else { return Route::NotFormed };
+        let epoch = record.epoch;
+        match record.leader.as_ref().and_then(|leader| topology.nodes.get(leader)) {
+            None => Route::NoLeader { partition },
+            Some(leader) if leader.id == self.shared.node && self.is_ready() => {
+                Route::Local { partition, epoch }
+            }
+            Some(leader) => Route::Remote { partition, epoch, leader: Arc::clone(leader) },
+        }
+    }
+
+    /// The record of `partition`.
+    #[must_use]
+    pub fn partition_info(&self, partition: PartitionId) -> Option<Arc<Partition>> {
+        self.shared.topology.borrow().partitions.get(partition.index()).cloned()
+    }
+
+    /// The node that leads `partition`.
+    #[must_use]
+    pub fn leader(&self, partition: PartitionId) -> Option<Arc<Node>> {
+        let topology = self.topology();
+        let leader = topology.partition(partition)?.leader.as_ref()?;
+        topology.nodes.get(leader).cloned()
+    }
+
+    /// All nodes that hold `partition`, the leader first.
+    #[must_use]
+    pub fn replicas(&self, partition: PartitionId) -> Vec<Arc<Node>> {
+        let topology = self.topology();
+        let holders = topology.partition(partition).into_iter().flat_map(Partition::holders);
+        holders.filter_map(|id| topology.nodes.get(id).cloned()).collect()
+    }
+
+    /// The nodes that hold `partition` and do not lead it.
+    #[must_use]
+    pub fn followers(&self, partition: PartitionId) -> Vec<Arc<Node>> {
+        let topology = self.topology();
+        let followers = topology.partition(partition).into_iter().flat_map(Partition::followers);
+        followers.filter_map(|id| topology.nodes.get(id).cloned()).collect()
+    }
+
+    /// The first `count` nodes that hold the partition of `key`, the leader first.
+    #[must_use]
+    pub fn nodes_for_key(&self, key: &[u8], count: usize) -> Vec<Arc<Node>> {
+        let mut nodes = self.partition(key).map(|partition| self.replicas(partition)).unwrap_or_default();
+        nodes.truncate(count);
+        nodes
+    }
+
+    /// Whether this node leads `partition` by the topology it knows. To route, use
+    /// [`route`](Self::route): an answer here may be old before it is used.
+    #[must_use]
+    pub fn is_leader(&self, partition: PartitionId) -> bool {
+        self.partition_info(partition).is_some_and(|record| record.leader.as_ref() == Some(&self.shared.node))
+    }
+
+    /// Whether this node holds `partition` and does not lead it.
+    #[must_use]
+    pub fn is_follower(&self, partition: PartitionId) -> bool {
+        self.holds(partition) && !self.is_leader(partition)
+    }
+
+    /// Whether this node holds `partition`.
+    #[must_use]
+    pub fn holds(&self, partition: PartitionId) -> bool {
+        self.partition_info(partition).is_some_and(|record| record.holds(&self.shared.node))
+    }
+
+    /// Whether `node` holds the partition of `key`.
+    #[must_use]
+    pub fn is_responsible(&self, node: &NodeId, key: &[u8]) -> bool {
+        let topology = self.topology();
+        let partition = topology.partition_of(key).and_then(|partition| topology.partition(partition));
+        partition.is_some_and(|record| record.holds(node))
+    }
+
+    /// The nodes that are alive.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.topology().nodes.values().filter(|node| node.is_live()).cloned().collect()
+    }
+
+    /// Every registered node, whatever its status.
+    #[must_use]
+    pub fn nodes_all(&self) -> Vec<Arc<Node>> {
+        self.topology().nodes.values().cloned().collect()
+    }
+
+    /// All partitions with the nodes that hold them, the leader first.
+    #[must_use]
+    pub fn partition_map(&self) -> BTreeMap<PartitionId, Vec<NodeId>> {
+        let topology = self.topology();
+        let row = |record: &Arc<Partition>| (record.id, record.holders().cloned().collect());
+        topology.partitions.iter().map(row).collect()
+    }
+
+    /// How many partitions each node holds and leads, and how even that is.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.topology())
+    }
+
+    /// What the cluster was formed with.
+    #[must_use]
+    pub fn config(&self) -> Option<ClusterConfig> {
+        self.topology().cluster.as_ref().map(|cluster| cluster.config.clone())
+    }
+
+    /// How the cluster stands, as this node sees it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.topology().health(self.shared.has_controller())
+    }
+
+    /// Everything a status page shows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::of(self)
+    }
+
+    /// The control plane, as this node sees it.
+    #[must_use]
+    pub fn control_plane(&self) -> ControlPlaneStatus {
+        let starting = || RaftNodeStats { state: "starting", ..RaftNodeStats::default() };
+        let stats = self.shared.raft.get().map_or_else(starting, RaftGroup::stats);
+        ControlPlaneStatus::of(&stats, &self.topology(), self.shared.controller_node())
+    }
+}
+
+// What can be changed.
+impl ClusterKit {
+    /// Has `node` give everything it holds to others and leave. Returns when the wish is written;
+    /// the topology shows how far it is. Asking twice does no harm.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`].
+    pub async fn drain(&self, node: &NodeId) -> Result<Applied, ChangeError> {
+        self.shared.change(Wish::Drain { node: node.clone() }).await
+    }
+
+    /// Has a draining `node` stay.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`].
+    pub async fn cancel_drain(&self, node: &NodeId) -> Result<Applied, ChangeError> {
+        self.shared.change(Wish::CancelDrain { node: node.clone() }).await
+    }
+
+    /// Deletes the record of `node`. With `force` even while it holds replicas, unless a partition
+    /// would lose its last good copy.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`].
+    pub async fn remove(&self, node: &NodeId, force: bool) -> Result<Applied, ChangeError> {
+        self.shared.change(Wish::RemoveNode { node: node.clone(), force }).await
+    }
+
+    /// Changes the number of copies of every partition.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`].
+    pub async fn set_replication_factor(&self, copies: u32) -> Result<Applied, ChangeError> {
+        self.shared.change(Wish::SetReplicationFactor { replication_factor: copies }).await
+    }
+
+    /// What the rest of this crate reads for pages and metrics.
+    #[cfg(feature = "http")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// Where requests for a key go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Route {
+    /// This node leads it, under `epoch`.
+    Local {
+        /// The partition.
+        partition: PartitionId,
+        /// The fencing token.
+        epoch: Epoch,
+    },
+    /// Another node leads it.
+    Remote {
+        /// The partition.
+        partition: PartitionId,
+        /// The fencing token, to be sent along.
+        epoch: Epoch,
+        /// Who leads.
+        leader: Arc<Node>,
+    },
+    /// Nobody leads it just now: an election is under way, or no replica is left that could lead.
+    NoLeader {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The cluster has not formed, or has no such partition.
+    NotFormed,
+}
+
+/// Follows the topology. A slow follower sees the newest version and misses those between; the
+/// difference is one [`diff`](Topology::diff) away.
+#[derive(Debug, Clone)]
+pub struct TopologyWatch(pub(crate) watch::Receiver<Arc<Topology>>);
+
+impl TopologyWatch {
+    /// The newest version.
+    #[must_use]
+    pub fn current(&self) -> Arc<Topology> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Waits for a version that was not seen yet; `None` once the node is gone.
+    pub async fn changed(&mut self) -> Option<Arc<Topology>> {
+        self.0.changed().await.ok()?;
+        Some(Arc::clone(&self.0.borrow_and_update()))
+    }
+
+    /// Waits until `wanted` holds; `None` once the node is gone.
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&Topology) -> bool) -> Option<Arc<Topology>> {
+        let found = self.0.wait_for(|topology| wanted(topology)).await.ok()?;
+        Some(Arc::clone(&found))
+    }
+}

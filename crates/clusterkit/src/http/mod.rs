@@ -1,0 +1,161 @@
+//! The public port: HTTP routes, metrics and the OpenAPI document of one node.
+//!
+//! [`router`] gives the routes, to be nested in or merged with those of the program that embeds the
+//! node; [`serve()`] serves a router on a listener, with the limits of [`limits`]. gRPC services are
+//! merged into the same router by whoever serves it, and then share the port.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! let ck = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080").launch().await?;
+//! let app = clusterkit::http::router(&ck);
+//! clusterkit::http::serve(&ck, listener, app, CancellationToken::new()).await;
+//! # Ok(()) }
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`limits`] | every bound of the port |
+
+mod cluster;
+mod conditional;
+mod drain_plan;
+mod dto;
+mod edge;
+mod endpoint;
+mod events;
+mod explain;
+mod health;
+pub mod limits;
+mod metrics;
+mod nodes;
+mod openapi;
+mod partitions;
+mod problem;
+mod request;
+mod seeds_001;
+mod seeds_002;
+mod seeds_004;
+mod serve;
+mod status;
+mod text;
+mod topology;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use clusterkit_core::time::Instant;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use self::openapi::openapi;
+pub use self::serve::serve;
+
+use self::edge::RequestIds;
+use self::endpoint::Endpoint;
+use self::limits::{DRAIN_PLANS_MAX, EVENT_STREAMS_MAX};
+use self::metrics::Metrics;
+use self::problem::{Code, Problem};
+use crate::handle::ClusterKit;
+
+/// The routes of `ck`, ready to be served, nested or merged.
+///
+/// The router keeps the node running as a handle does: drop it, or [`stop`](ClusterKit::stop) the
+/// node. It has no fallback of its own, so that it merges with any other router. Each call makes
+/// metrics of its own, which count from then on.
+///
+/// # Panics
+///
+/// Outside a tokio runtime: a task follows the events of the node for its metrics.
+#[must_use]
+pub fn router(ck: &ClusterKit) -> Router {
+    let api = Api::new(ck.clone());
+    endpoint::router(endpoints())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(api.clone(), edge::edge))
+        .with_state(api)
+}
+
+fn endpoints() -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    endpoints.extend(topology::endpoints());
+    endpoints.extend(events::endpoints());
+    endpoints.extend(status::endpoints());
+    endpoints.extend(nodes::endpoints());
+    endpoints.extend(partitions::endpoints());
+    endpoints.extend(cluster::endpoints());
+    endpoints.extend(seeds_004::endpoints());
+    endpoints.extend(seeds_001::endpoints());
+    endpoints.extend(seeds_002::endpoints());
+    endpoints.extend(health::endpoints());
+    endpoints.extend(metrics::endpoints());
+    endpoints
+}
+
+/// A handler panicked: its request fails, and nothing else does.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!(target: "clusterkit::http", "a request handler panicked");
+    Problem::new(Code::Internal, "the server made an error; its log says more under this request's time")
+        .into_response()
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Api(Arc<Inner>);
+
+struct Inner {
+    ck: ClusterKit,
+    metrics: Metrics,
+    start: Instant,
+    request_ids: RequestIds,
+    event_streams: Arc<Semaphore>,
+    drain_plans: Semaphore,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("ck", &self.0.ck).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    fn new(ck: ClusterKit) -> Self {
+        let start = ck.shared().now();
+        let event_streams = Arc::new(Semaphore::new(EVENT_STREAMS_MAX));
+        Self(Arc::new(Inner {
+            metrics: Metrics::new(&ck),
+            request_ids: RequestIds::new(&ck),
+            ck,
+            start,
+            event_streams,
+            drain_plans: Semaphore::new(DRAIN_PLANS_MAX),
+        }))
+    }
+
+    fn ck(&self) -> &ClusterKit {
+        &self.0.ck
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    fn now(&self) -> Instant {
+        self.0.ck.shared().now()
+    }
+
+    /// How long this port is served.
+    fn uptime(&self) -> Duration {
+        self.now().since(self.0.start)
+    }
+
+    fn request_ids(&self) -> &RequestIds {
+        &self.0.request_ids
+    }
+}

@@ -1,0 +1,161 @@
+//! The OpenAPI document, made out of the table of routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use utoipa::PartialSchema;
+use utoipa::openapi::path::{Operation, OperationBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ComponentsBuilder, OneOfBuilder};
+use utoipa::openapi::{
+    Content, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, Required,
+    Response, ResponseBuilder, Schema,
+};
+
+use super::endpoint::{Answer, Endpoint, JSON, TypeDoc};
+use super::problem::{Code, PROBLEM_JSON, ProblemBody};
+
+const DESCRIPTION: &str = "Who is alive, which partition a key belongs to, which nodes hold it and who leads \
+    it under which epoch. Every answer carries `ck-topology`, the route version it was given under, and \
+    `x-request-id`. Errors are `application/problem+json` (RFC 9457).";
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let document = document(super::endpoints()).to_pretty_json();
+    document.expect("a document of strings, numbers and maps can be written as JSON") + "\n"
+});
+
+/// The description of every route of [`router`](super::router), as an OpenAPI document in JSON.
+#[must_use]
+pub fn openapi() -> &'static str {
+    &DOCUMENT
+}
+
+/// `GET /v1/openapi.json`
+pub(super) async fn serve() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, JSON)], openapi())
+}
+
+fn document(endpoints: Vec<Endpoint>) -> OpenApi {
+    let mut schemas = BTreeMap::new();
+    let mut paths = Paths::new();
+    add_schemas(&mut schemas, TypeDoc::of::<ProblemBody>());
+    for endpoint in endpoints {
+        let (path, method) = (endpoint.path, endpoint.method.clone());
+        let operation = operation(endpoint, &mut schemas);
+        paths.add_path_operation(path, vec![method], operation);
+    }
+    let components = schemas
+        .into_iter()
+        .fold(ComponentsBuilder::new(), |components, (name, schema)| components.schema(name, schema));
+    let info = InfoBuilder::new()
+        .title("ClusterKit")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))));
+    OpenApiBuilder::new().info(info.build()).paths(paths).components(Some(components.build())).build()
+}
+
+type Schemas = BTreeMap<String, RefOr<Schema>>;
+
+fn add_schemas(schemas: &mut Schemas, doc: TypeDoc) {
+    schemas.insert(doc.name, doc.schema);
+    schemas.extend(doc.others);
+}
+
+/// Adds what `doc` says to the schemas, and refers to it.
+fn reference(schemas: &mut Schemas, doc: TypeDoc) -> RefOr<Schema> {
+    // A list has no name of its own: what stands in it has.
+    if doc.name == "Vec" {
+        schemas.extend(doc.others);
+        return doc.schema;
+    }
+    let reference = Ref::from_schema_name(&doc.name);
+    add_schemas(schemas, doc);
+    reference.into()
+}
+
+fn operation(endpoint: Endpoint, schemas: &mut Schemas) -> Operation {
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(operation_id(&endpoint.method, endpoint.path)))
+        .tag(tag(endpoint.path))
+        .summary(Some(endpoint.summary))
+        .parameters(Some(endpoint.parameters));
+    if let Some(body) = endpoint.body {
+        let content = Content::new(Some(reference(schemas, body)));
+        let body = RequestBodyBuilder::new().content(JSON, content).required(Some(Required::True)).build();
+        operation = operation.request_body(Some(body));
+    }
+    operation = operation.response("200", success(endpoint.answers, endpoint.alternative, schemas));
+    if endpoint.is_conditional {
+        operation = operation.response("304", Response::new("The client has this version already."));
+    }
+    for (status, codes) in by_status(&endpoint.codes) {
+        operation = operation.response(status.to_string(), failure(&codes));
+    }
+    operation.build()
+}
+
+fn success(answers: Vec<Answer>, alternative: Option<TypeDoc>, schemas: &mut Schemas) -> Response {
+    let description = answers.first().map_or("Done.", |answer| answer.description);
+    let mut alternative = alternative.map(|doc| reference(schemas, doc));
+    let with = |response: ResponseBuilder, answer: Answer| {
+        let schema = match answer.body {
+            Some(doc) => one_of(reference(schemas, doc), alternative.take()),
+            None => <String as PartialSchema>::schema(),
+        };
+        response.content(answer.media_type, Content::new(Some(schema)))
+    };
+    answers.into_iter().fold(ResponseBuilder::new().description(description), with).build()
+}
+
+fn one_of(schema: RefOr<Schema>, alternative: Option<RefOr<Schema>>) -> RefOr<Schema> {
+    match alternative {
+        Some(other) => Schema::from(OneOfBuilder::new().item(schema).item(other).build()).into(),
+        None => schema,
+    }
+}
+
+fn failure(codes: &BTreeSet<&'static str>) -> Response {
+    let names: Vec<_> = codes.iter().map(|name| format!("`{name}`")).collect();
+    let content = Content::new(Some(Ref::from_schema_name("ProblemBody")));
+    ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, content).build()
+}
+
+fn by_status(codes: &[Code]) -> BTreeMap<u16, BTreeSet<&'static str>> {
+    let mut grouped: BTreeMap<u16, BTreeSet<&'static str>> = BTreeMap::new();
+    for code in codes {
+        let row = code.row();
+        grouped.entry(row.status.as_u16()).or_default().insert(row.name);
+    }
+    grouped
+}
+
+fn verb(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Delete => "delete",
+        HttpMethod::Post => "post",
+        HttpMethod::Put => "put",
+        _ => "get",
+    }
+}
+
+/// `GET /v1/nodes/{node}` is `get_v1_nodes_node`.
+fn operation_id(method: &HttpMethod, path: &str) -> String {
+    let words =
+        path.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(verb(method).to_owned(), |id, word| id + "_" + word)
+}
+
+/// Native routes stand apart from those that others made us keep.
+fn tag(path: &str) -> &'static str {
+    match path {
+        "/v1/cluster/replication_factor" => "native",
+        path if path.starts_with("/v1/cluster/") => "compatible",
+        path if path.starts_with("/v1/") => "native",
+        "/livez" | "/readyz" | "/healthz" | "/health" | "/health/detailed" | "/ready" => "health",
+        path if path.starts_with("/metrics") => "metrics",
+        _ => "compatible",
+    }
+}

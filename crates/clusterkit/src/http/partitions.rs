@@ -1,0 +1,68 @@
+//! The partitions, and why each stands as it does.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::dto::{PageQuery, PartitionDto, PartitionPageDto};
+use super::endpoint::Endpoint;
+use super::explain::explain;
+use super::problem::{Code, Problem};
+use super::request::{PartitionInPath, Query, find_partition};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/v1/partitions", list)
+            .summary("Every partition.")
+            .query::<PageQuery>()
+            .json::<PartitionPageDto>("A page of partitions.")
+            .fails(&[Code::InvalidValue, Code::UnknownField]),
+        Endpoint::get("/v1/partitions/{partition}", show)
+            .summary("One partition, and why it stands as it does.")
+            .json::<PartitionDetailDto>("The partition.")
+            .fails(&[Code::InvalidValue, Code::NotFormed, Code::UnknownPartition]),
+    ]
+}
+
+async fn list(
+    State(api): State<Api>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<PartitionPageDto>, Problem> {
+    let topology = api.ck().topology();
+    let page = page.page(
+        topology.partitions.iter(),
+        |cursor| cursor.parse().ok(),
+        |record| record.id.0,
+        |record| (record.id.0.to_string(), PartitionDto::new(&topology, record)),
+    );
+    Ok(Json(page?.into()))
+}
+
+/// A partition, and why it stands as it does.
+#[derive(Debug, Serialize, ToSchema)]
+struct PartitionDetailDto {
+    #[serde(flatten)]
+    record: PartitionDto,
+    /// Replicas in sync that may have lost acknowledged writes and cannot lead.
+    tainted: Vec<String>,
+    /// The last epoch whose leader was elected although acknowledged writes may be missing.
+    unclean_epoch: Option<u64>,
+    /// What blocks it or is under way on it, one sentence each.
+    reasons: Vec<String>,
+}
+
+async fn show(
+    State(api): State<Api>,
+    PartitionInPath(partition): PartitionInPath,
+) -> Result<Json<PartitionDetailDto>, Problem> {
+    let topology = api.ck().topology();
+    let record = find_partition(&topology, partition)?;
+    Ok(Json(PartitionDetailDto {
+        record: PartitionDto::new(&topology, record),
+        tainted: record.tainted.iter().map(ToString::to_string).collect(),
+        unclean_epoch: record.unclean.map(|epoch| epoch.0),
+        reasons: explain(&topology, record),
+    }))
+}

@@ -1,0 +1,49 @@
+//! ClusterKit, the embeddable library: it knows who is alive, which partition a key belongs to,
+//! which nodes hold it and who leads it under which epoch.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), clusterkit::StartError> {
+//! let ck = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080").start().await?;
+//! println!("{:?}", ck.route(b"user:1"));
+//! # Ok(()) }
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`net`] | everything that touches time and network, behind two traits |
+
+mod builder;
+mod coordinator;
+mod error;
+mod events;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+mod handle;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod net;
+mod node;
+mod status;
+mod stop_check;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[doc(hidden)]
+pub mod transport;
+
+pub use clusterkit_core as core;
+pub use clusterkit_core::control::ControllerConfig;
+pub use clusterkit_core::hash::KeyHash;
+pub use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+pub use clusterkit_core::placement::Strategy;
+pub use clusterkit_core::topology::{
+    Event, Health, HealthReason, HealthState, Node, NodeStatus, Partition, RaftRole, Topology,
+};
+
+pub use self::builder::{
+    Builder, CLUSTER_NAME_DEFAULT, DATA_DIR_DEFAULT, JOIN_TIMEOUT_DEFAULT, LISTEN_DEFAULT,
+};
+pub use self::error::{ChangeError, DataDirError, InvalidSettings, JoinRefusal, StartError};
+pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
+pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, Route, TopologyWatch};
+pub use self::status::{ControlPlaneStatus, NodeShare, Stats, Status};
+pub use self::stop_check::{StopCheck, StopReason};

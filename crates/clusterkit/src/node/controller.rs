@@ -1,0 +1,521 @@
+//! The controller's task: runs on every node, reigns on the one that leads the control plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use clusterkit_core::control::{
+    Action, Applied, CaughtUp, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
+};
+use clusterkit_core::id::{Incarnation, NodeId, StoreId};
+use clusterkit_core::member::{ProbeOutcome, ProbeToken};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Stage, Topology};
+use tokio::sync::{mpsc, oneshot};
+
+use super::identity::Membership;
+use super::message::{Handoff, Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
+use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
+use crate::coordinator::raft::{Leadership, ProposeError, RaftGroup};
+use crate::transport;
+
+/// Messages that may wait for the controller. More are dropped and sent again by their senders.
+pub(super) const INBOX_MAX: usize = 8_192;
+/// Inputs handled before the controller looks at the time again.
+const INPUTS_PER_STEP: usize = 256;
+/// How often the controller looks whether the voters are as they should be.
+const VOTER_CHECK: Duration = Duration::from_millis(500);
+/// How long the founders are waited for before the cluster forms with those that are there.
+const FOUNDERS_PATIENCE: Duration = Duration::from_secs(5);
+/// Work of the controller that may be under way at once: probes, proposals, joins.
+const RESULTS_MAX: usize = 1_024;
+
+/// What reaches the controller.
+#[derive(Debug)]
+pub(crate) enum ControllerInput {
+    Heartbeat { node: NodeId, incarnation: Incarnation },
+    Stopping { node: NodeId, incarnation: Incarnation },
+    CaughtUp(Vec<CaughtUp>),
+    Handoffs(Vec<Handoff>),
+    ConnectionLost { node: NodeId },
+    Join { join: Box<Join>, reply: oneshot::Sender<JoinAnswer> },
+    Propose { wish: Wish, reply: oneshot::Sender<ProposeAnswer> },
+}
+
+/// What comes back from the work that the controller started.
+enum Done {
+    Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
+    Proposal { token: u64, written: bool },
+    VoterStep,
+}
+
+/// Waits for this node's turn to lead, as often as it comes.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    raft: RaftGroup,
+    membership: Membership,
+    mut inbox: mpsc::Receiver<ControllerInput>,
+) {
+    loop {
+        let leadership = raft.leadership();
+        if leadership.is_me {
+            tracing::info!(target: "clusterkit::controller", term = leadership.term, "this node is the controller");
+            Reign::new(&shared, &raft, &membership, leadership).run(&mut inbox).await;
+            tracing::info!(target: "clusterkit::controller", term = leadership.term, "this node is not the controller any more");
+        }
+        tokio::select! {
+            alive = raft.leadership_changed(leadership) => if !alive { return },
+            Some(input) = inbox.recv() => refuse(input),
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Whoever asks while this node does not lead is told to ask again; facts are sent again anyway.
+fn refuse(input: ControllerInput) {
+    match input {
+        ControllerInput::Join { reply, .. } => drop(reply.send(JoinAnswer::TryAgain)),
+        ControllerInput::Propose { reply, .. } => drop(reply.send(ProposeAnswer::NoController)),
+        _ => {}
+    }
+}
+
+/// One term of office.
+struct Reign<'a> {
+    shared: &'a Arc<Shared>,
+    raft: &'a RaftGroup,
+    membership: &'a Membership,
+    leadership: Leadership,
+    /// Founders that registered while the cluster is not formed.
+    founders: BTreeMap<StoreId, Registration>,
+    founders_since: tokio::time::Instant,
+    results: mpsc::Sender<Done>,
+    outcomes: mpsc::Receiver<Done>,
+    changing_voters: bool,
+}
+
+impl<'a> Reign<'a> {
+    fn new(
+        shared: &'a Arc<Shared>,
+        raft: &'a RaftGroup,
+        membership: &'a Membership,
+        leadership: Leadership,
+    ) -> Self {
+        let (results, outcomes) = mpsc::channel(RESULTS_MAX);
+        Self {
+            shared,
+            raft,
+            membership,
+            leadership,
+            founders: BTreeMap::new(),
+            founders_since: tokio::time::Instant::now(),
+            results,
+            outcomes,
+            changing_voters: false,
+        }
+    }
+
+    /// Governs until leadership passes. Decides nothing before everything that earlier leaders
+    /// committed is applied here.
+    async fn run(mut self, inbox: &mut mpsc::Receiver<ControllerInput>) {
+        if !self.catch_up(inbox).await || !self.form(inbox).await {
+            return;
+        }
+        let view = self.raft.view();
+        let config = self.shared.settings.controller.clone();
+        let mut controller =
+            Controller::new(config, self.shared.node.clone(), view.state.clone(), self.shared.now());
+        self.take_over_silence(&mut controller);
+        self.govern(controller, inbox).await;
+    }
+
+    async fn catch_up(&mut self, inbox: &mut mpsc::Receiver<ControllerInput>) -> bool {
+        let barrier = self.raft.barrier();
+        tokio::pin!(barrier);
+        loop {
+            tokio::select! {
+                done = &mut barrier => return done.is_ok(),
+                Some(input) = inbox.recv() => refuse(input),
+                () = self.shared.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Writes the cluster's first entry when there is none, once its founders have registered.
+    async fn form(&mut self, inbox: &mut mpsc::Receiver<ControllerInput>) -> bool {
+        let deadline = self.founders_since + FOUNDERS_PATIENCE;
+        while self.raft.view().state.topology.cluster.is_none() {
+            let complete = self.founders.len() >= self.membership.founders.len().max(1);
+            if complete || (tokio::time::Instant::now() >= deadline && !self.founders.is_empty()) {
+                return self.write_first_entry().await;
+            }
+            tokio::select! {
+                Some(input) = inbox.recv() => self.take_founder(input),
+                () = tokio::time::sleep_until(deadline), if !self.founders.is_empty() => {}
+                alive = self.raft.leadership_changed(self.leadership) => if !alive || !self.raft.leadership().is_me { return false },
+                () = self.shared.stop.cancelled() => return false,
+            }
+        }
+        true
+    }
+
+    fn take_founder(&mut self, input: ControllerInput) {
+        if let ControllerInput::Join { join, reply } = input {
+            let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
+            if founder {
+                self.founders.insert(join.registration.store, join.registration);
+            }
+            drop(reply.send(JoinAnswer::TryAgain));
+        } else {
+            refuse(input);
+        }
+    }
+
+    async fn write_first_entry(&self) -> bool {
+        let settings = &self.shared.settings;
+        let defaults = ClusterConfig::default();
+        let config = ClusterConfig {
+            partition_count: settings.partitions.unwrap_or(defaults.partition_count),
+            replication_factor: settings.replication_factor.unwrap_or(defaults.replication_factor),
+            key_hash: settings.key_hash.unwrap_or(defaults.key_hash),
+            strategy: settings.strategy.unwrap_or(defaults.strategy),
+        };
+        let (id, name) = (self.membership.cluster, self.membership.cluster_name.clone());
+        let cluster = Cluster { id, name, config };
+        let members: Vec<_> = self.founders.values().cloned().collect();
+        tracing::info!(target: "clusterkit::controller", cluster = %id, nodes = members.len(), "the cluster forms");
+        let outcome = self.raft.propose(&[Command::FormCluster { cluster, members }]).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(target: "clusterkit::controller", %error, "the cluster's first entry was not written");
+        }
+        outcome.is_ok()
+    }
+
+    /// The old controller's silence counts from when this node last heard it, so that a frozen
+    /// controller costs no second timeout.
+    fn take_over_silence(&self, controller: &mut Controller) {
+        let contact = *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((store, at)) = contact else { return };
+        let view = self.raft.view();
+        let node =
+            view.state.topology.nodes.values().find(|node| node.store == store && store != self.shared.store);
+        if let Some(node) = node {
+            controller.assume_heard(self.shared.now(), &node.id, at);
+        }
+    }
+
+    async fn govern(&mut self, mut controller: Controller, inbox: &mut mpsc::Receiver<ControllerInput>) {
+        let mut views = self.raft.views();
+        let mut losses = self.shared.transport().connection_losses();
+        let mut voter_check = tokio::time::interval(VOTER_CHECK);
+        let mut inputs = Vec::with_capacity(INPUTS_PER_STEP);
+        let clock = Arc::clone(&self.shared.settings.clock);
+        loop {
+            while let Some(action) = controller.poll_action() {
+                self.act(action);
+            }
+            let due = controller.poll_timeout(clock.now()).unwrap_or_else(|| clock.now() + VOTER_CHECK);
+            // What was heard counts before the time does: a controller that was held up must not
+            // take its own pause for the silence of others.
+            tokio::select! {
+                biased;
+                alive = self.raft.leadership_changed(self.leadership) => {
+                    let leadership = self.raft.leadership();
+                    if !alive || !leadership.is_me || leadership.term != self.leadership.term {
+                        return;
+                    }
+                    self.leadership = leadership;
+                }
+                () = self.shared.stop.cancelled() => return,
+                count = inbox.recv_many(&mut inputs, INPUTS_PER_STEP) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for input in inputs.drain(..) {
+                        self.take(&mut controller, input);
+                    }
+                }
+                Some(done) = self.outcomes.recv() => self.take_done(&mut controller, done),
+                Ok(loss) = losses.recv() => self.take(&mut controller, ControllerInput::ConnectionLost { node: loss.node }),
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let view = Arc::clone(&views.borrow_and_update());
+                    controller.handle_state(clock.now(), view.state.clone());
+                    self.check_voters(&controller);
+                }
+                _ = voter_check.tick() => self.check_voters(&controller),
+                () = clock.sleep_until(due) => controller.handle_timeout(clock.now()),
+            }
+        }
+    }
+
+    fn take(&self, controller: &mut Controller, input: ControllerInput) {
+        let now = self.shared.now();
+        match input {
+            ControllerInput::Heartbeat { node, incarnation } => {
+                controller.handle_heartbeat(now, &node, incarnation);
+            }
+            ControllerInput::Stopping { node, incarnation } => {
+                controller.handle_stopped(now, &node, incarnation);
+            }
+            ControllerInput::CaughtUp(reports) => {
+                for report in reports {
+                    controller.handle_caught_up(now, report);
+                }
+            }
+            ControllerInput::ConnectionLost { node } => controller.handle_connection_lost(now, &node),
+            ControllerInput::Handoffs(handoffs) => self.write_handoffs(handoffs),
+            ControllerInput::Join { join, reply } => self.admit(*join, reply),
+            ControllerInput::Propose { wish, reply } => self.write_wish(wish, reply),
+        }
+    }
+
+    fn take_done(&mut self, controller: &mut Controller, done: Done) {
+        let now = self.shared.now();
+        match done {
+            Done::Probe { node, token, outcome } => controller.handle_probe(now, &node, token, outcome),
+            // The state published by now has the entry in it: an entry is answered after it is applied.
+            Done::Proposal { token, written: true } => {
+                controller.handle_proposed(now, token, self.raft.view().state.clone());
+            }
+            Done::Proposal { token, written: false } => controller.handle_proposal_lost(now, token),
+            Done::VoterStep => self.changing_voters = false,
+        }
+    }
+
+    fn act(&self, action: Action) {
+        match action {
+            Action::Probe { node, token } => self.probe(node, token),
+            Action::Propose { token, commands } => self.propose(token, commands),
+        }
+    }
+
+    fn probe(&self, node: NodeId, token: ProbeToken) {
+        let (shared, results) = (Arc::clone(self.shared), self.results.clone());
+        let record =
+            self.shared.topology().node(&node).map(|record| (record.store, record.node_addr.clone()));
+        self.shared.tracker.spawn(async move {
+            let outcome = match record {
+                Some((store, addr)) => probe(&shared, store, &addr).await,
+                None => ProbeOutcome::TimedOut,
+            };
+            drop(results.send(Done::Probe { node, token, outcome }).await);
+        });
+    }
+
+    fn propose(&self, token: u64, commands: Vec<Command>) {
+        let (shared, raft, results) = (Arc::clone(self.shared), self.raft.clone(), self.results.clone());
+        self.shared.tracker.spawn(async move {
+            let outcome = timed_propose(&shared, &raft, &commands).await;
+            log_proposal(&commands, &outcome);
+            drop(results.send(Done::Proposal { token, written: outcome.is_ok() }).await);
+        });
+    }
+
+    fn write_handoffs(&self, handoffs: Vec<Handoff>) {
+        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
+        let commands: Vec<_> = handoffs.into_iter().map(Command::from).collect();
+        self.shared.tracker.spawn(async move {
+            let outcome = timed_propose(&shared, &raft, &commands).await;
+            log_proposal(&commands, &outcome);
+        });
+    }
+
+    fn write_wish(&self, wish: Wish, reply: oneshot::Sender<ProposeAnswer>) {
+        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
+        self.shared.tracker.spawn(async move {
+            let outcome = timed_propose(&shared, &raft, &[wish.into()]).await;
+            let answer = match outcome {
+                Ok(outcomes) => {
+                    outcomes.into_iter().next().map_or(ProposeAnswer::Unknown, ProposeAnswer::Done)
+                }
+                Err(ProposeError::NotController) => ProposeAnswer::NoController,
+                Err(_) => ProposeAnswer::Unknown,
+            };
+            drop(reply.send(answer));
+        });
+    }
+
+    fn admit(&self, join: Join, reply: oneshot::Sender<JoinAnswer>) {
+        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
+        self.shared.tracker.spawn(async move {
+            let answer = admit(&shared, &raft, join).await;
+            drop(reply.send(answer));
+        });
+    }
+
+    /// Brings the voters one step closer to what they should be.
+    fn check_voters(&mut self, controller: &Controller) {
+        if self.changing_voters {
+            return;
+        }
+        let topology = self.shared.topology();
+        let gone = controller.gone(self.shared.now());
+        if let Some(successor) = self.abdication(&topology, &gone) {
+            self.abdicate(successor);
+            return;
+        }
+        let Some(step) = next_voter_step(&topology, &self.raft.voter_set(), &gone) else { return };
+        if step == VoterStep::Demote(self.shared.store) || step == VoterStep::Remove(self.shared.store) {
+            if let Some(successor) = self.successor(&topology) {
+                self.abdicate(successor);
+            }
+            return;
+        }
+        self.changing_voters = true;
+        tracing::info!(target: "clusterkit::controller", ?step, "changing the voters");
+        let (raft, results) = (self.raft.clone(), self.results.clone());
+        let node = step_node(&topology, step);
+        self.shared.tracker.spawn(async move {
+            if let Err(error) = raft.change(step, node).await {
+                tracing::warn!(target: "clusterkit::controller", ?step, %error, "the voters were not changed; trying again");
+            }
+            drop(results.send(Done::VoterStep).await);
+        });
+    }
+
+    /// A controller that drains hands the control plane over first.
+    fn abdication(&self, topology: &Topology, _gone: &BTreeSet<NodeId>) -> Option<StoreId> {
+        let me = topology.node(&self.shared.node)?;
+        if me.stage == Stage::Member { None } else { self.successor(topology) }
+    }
+
+    fn successor(&self, topology: &Topology) -> Option<StoreId> {
+        let voters = self.raft.voter_set().voters;
+        let fit = |store: &StoreId| {
+            let node = topology.nodes.values().find(|node| node.store == *store);
+            *store != self.shared.store
+                && node.is_some_and(|node| node.is_live() && node.stage == Stage::Member)
+        };
+        voters.into_iter().find(fit)
+    }
+
+    fn abdicate(&mut self, successor: StoreId) {
+        self.changing_voters = true;
+        tracing::info!(target: "clusterkit::controller", %successor, "handing the control plane over");
+        let (raft, results) = (self.raft.clone(), self.results.clone());
+        self.shared.tracker.spawn(async move {
+            if let Err(error) = raft.transfer_leadership(successor).await {
+                tracing::warn!(target: "clusterkit::controller", %error, "the control plane was not handed over; trying again");
+            }
+            drop(results.send(Done::VoterStep).await);
+        });
+    }
+}
+
+fn step_node(topology: &Topology, step: VoterStep) -> Option<(NodeId, String)> {
+    let VoterStep::AddLearner(store) = step else { return None };
+    let node = topology.nodes.values().find(|node| node.store == store)?;
+    Some((node.id.clone(), node.node_addr.clone()))
+}
+
+/// Asks the process at `addr` who it is.
+async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
+    let timeout = shared.settings.controller.detector.probe_timeout;
+    match shared.transport().probe(addr, timeout).await {
+        transport::ProbeOutcome::Answered(identity) if identity.store == store => {
+            ProbeOutcome::Answered(identity.incarnation)
+        }
+        // It lives, though it takes no more connections just now.
+        transport::ProbeOutcome::Declined { identity, .. } if identity.store == store => {
+            ProbeOutcome::Answered(identity.incarnation)
+        }
+        // These say nothing of the node: the name is not known, or this side has no descriptor left.
+        transport::ProbeOutcome::TimedOut | transport::ProbeOutcome::Unreachable(_) => ProbeOutcome::TimedOut,
+        // Nobody listens there, or somebody else does: the process that was known is gone.
+        transport::ProbeOutcome::Refused
+        | transport::ProbeOutcome::Answered(_)
+        | transport::ProbeOutcome::Declined { .. }
+        | transport::ProbeOutcome::NotClusterKit { .. }
+        | transport::ProbeOutcome::OtherCluster(_) => ProbeOutcome::Refused,
+    }
+}
+
+async fn timed_propose(
+    shared: &Shared,
+    raft: &RaftGroup,
+    commands: &[Command],
+) -> Result<Vec<Result<Applied, Rejected>>, ProposeError> {
+    let start = shared.now();
+    let written = tokio::time::timeout(CONTROLLER_TIMEOUT, raft.propose(commands)).await;
+    let outcome = written.unwrap_or(Err(ProposeError::OutcomeUnknown));
+    let took = shared.now().since(start);
+    Counters::add(&shared.counters.proposals, 1);
+    Counters::add(&shared.counters.proposal_micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    if outcome.is_err() {
+        Counters::add(&shared.counters.proposals_failed, 1);
+    }
+    outcome
+}
+
+fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejected>>, ProposeError>) {
+    match outcome {
+        Ok(outcomes) => {
+            let refused = outcomes
+                .iter()
+                .zip(commands)
+                .filter_map(|(outcome, command)| outcome.as_ref().err().map(|error| (command, error)));
+            for (command, error) in refused {
+                tracing::debug!(target: "clusterkit::controller", ?command, %error, "a command was refused");
+            }
+        }
+        Err(error) => tracing::warn!(target: "clusterkit::controller", %error, "a proposal was lost"),
+    }
+}
+
+/// Lets a node in, or says why not.
+async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
+    let topology = Arc::new(raft.view().state.topology.clone());
+    let Some(cluster) = topology.cluster.clone() else { return JoinAnswer::TryAgain };
+    if let Some(refusal) = mismatch(&cluster, &join) {
+        return JoinAnswer::Refused(refusal);
+    }
+    let replace = match earlier_store(shared, &topology, &join.registration).await {
+        Ok(replace) => replace,
+        Err(refusal) => return JoinAnswer::Refused(refusal),
+    };
+    let command = Command::RegisterNode { registration: join.registration, replace };
+    match timed_propose(shared, raft, &[command]).await.map(|mut outcomes| outcomes.pop()) {
+        Ok(Some(Ok(Applied::Registered { incarnation }))) => {
+            JoinAnswer::Joined { cluster: cluster.as_ref().clone(), incarnation }
+        }
+        Ok(Some(Err(Rejected::NotFormed))) => JoinAnswer::TryAgain,
+        Ok(Some(Err(rejected))) => JoinAnswer::Refused(JoinRefusal::Rejected(rejected)),
+        Ok(_) | Err(_) => JoinAnswer::TryAgain,
+    }
+}
+
+fn mismatch(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
+    if cluster.name != join.cluster_name {
+        let (found, wanted) = (cluster.name.clone(), join.cluster_name.clone());
+        return Some(JoinRefusal::OtherName { found, wanted });
+    }
+    let found = cluster.config.partition_count;
+    let wanted = join.partition_count.filter(|wanted| *wanted != found)?;
+    Some(JoinRefusal::OtherPartitionCount { found, wanted })
+}
+
+/// Another store under the same name: the same machine with a new disk, or a second one that was
+/// given the same name. Whoever answers at the old address decides it.
+async fn earlier_store(
+    shared: &Shared,
+    topology: &Topology,
+    registration: &Registration,
+) -> Result<bool, JoinRefusal> {
+    let Some(known) = topology.node(&registration.node) else { return Ok(false) };
+    if known.store == registration.store || !known.is_live() {
+        return Ok(false);
+    }
+    let in_use = || {
+        let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
+        Err(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
+    };
+    if known.store == shared.store {
+        return in_use();
+    }
+    match probe(shared, known.store, &known.node_addr).await {
+        ProbeOutcome::Refused => Ok(true),
+        _ => in_use(),
+    }
+}

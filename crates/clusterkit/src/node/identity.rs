@@ -1,0 +1,116 @@
+//! Who this node is: what its data directory says, and the lock that keeps a second process out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clusterkit_core::forming::{Candidate, Vote};
+use clusterkit_core::id::{ClusterId, NodeId, StoreId};
+use clusterkit_storage::checked::{read_checked, write_checked};
+use clusterkit_storage::disk::{Disk, DiskLock};
+use clusterkit_wire::versioned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataDirError;
+
+/// The version that the identity file is written under.
+const IDENTITY_VERSION: u8 = 1;
+const IDENTITY_FILE: &str = "identity";
+const LOCK_FILE: &str = "lock";
+/// The control plane's log, vote and snapshot lie in here.
+const RAFT_DIR: &str = "raft";
+
+/// What the data directory knows of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The node it was made for.
+    pub(crate) node: NodeId,
+    /// Drawn when the directory was made.
+    pub(crate) store: StoreId,
+    /// The vote for a cluster to be formed.
+    pub(crate) vote: Option<Vote>,
+    /// The cluster it belongs to.
+    pub(crate) membership: Option<Membership>,
+}
+
+/// The cluster that a node belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_name: String,
+    /// Who formed it, when this node was one of them: its first voters.
+    pub(crate) founders: Vec<Candidate>,
+}
+
+/// An opened, locked data directory.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: Identity,
+    _lock: DiskLock,
+}
+
+impl DataDir {
+    /// Opens `dir` for `node`, or makes it with `store` as its id when it is new.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        node: &NodeId,
+        store: StoreId,
+    ) -> Result<Self, DataDirError> {
+        let failed = |source| DataDirError::Disk { dir: dir.to_owned(), source };
+        disk.create_dir_all(dir).map_err(failed)?;
+        let lock = disk.lock(&dir.join(LOCK_FILE)).map_err(|source| DataDirError::of_lock(dir, source))?;
+        let file = dir.join(IDENTITY_FILE);
+        let known =
+            read_checked(disk.as_ref(), &file).map_err(|source| DataDirError::of_read(&file, source))?;
+        let identity = match known {
+            Some(bytes) => decode(&file, &bytes)?,
+            None => Identity { node: node.clone(), store, vote: None, membership: None },
+        };
+        if identity.node != *node {
+            return Err(DataDirError::OtherNode {
+                dir: dir.to_owned(),
+                found: identity.node,
+                wanted: node.clone(),
+            });
+        }
+        let opened = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
+        opened.save()?;
+        Ok(opened)
+    }
+
+    /// What it says.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where the control plane's files lie.
+    pub(crate) fn raft_dir(&self) -> PathBuf {
+        self.dir.join(RAFT_DIR)
+    }
+
+    /// Writes a vote down; it may be shown when this returns.
+    pub(crate) fn set_vote(&mut self, vote: Vote) -> Result<(), DataDirError> {
+        self.identity.vote = Some(vote);
+        self.save()
+    }
+
+    /// Writes down which cluster this node belongs to.
+    pub(crate) fn set_membership(&mut self, membership: Membership) -> Result<(), DataDirError> {
+        self.identity.membership = Some(membership);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), DataDirError> {
+        let bytes = versioned::encode(IDENTITY_VERSION, &self.identity);
+        let file = self.dir.join(IDENTITY_FILE);
+        write_checked(self.disk.as_ref(), &file, &bytes)
+            .map_err(|source| DataDirError::Write { file, source })
+    }
+}
+
+fn decode(file: &Path, bytes: &[u8]) -> Result<Identity, DataDirError> {
+    versioned::decode(bytes, IDENTITY_VERSION..=IDENTITY_VERSION)
+        .map_err(|source| DataDirError::Unreadable { file: file.to_owned(), source })
+}

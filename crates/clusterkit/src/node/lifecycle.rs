@@ -1,0 +1,358 @@
+//! From settings to a member of a cluster, and to the end.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use clusterkit_core::forming::{Candidate, Greeting};
+use clusterkit_core::id::{BootId, ClusterId, Incarnation, NodeId, StoreId};
+use clusterkit_core::limits::VOTERS_MAX;
+use clusterkit_core::topology::Topology;
+use clusterkit_wire::hello;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cluster::{self, ClusterInput};
+use super::controller::{self, ControllerInput, INBOX_MAX};
+use super::identity::{DataDir, Membership};
+use super::shared::{Counters, Phase, Shared, StopReason};
+use super::{agent, register, service::NodeService};
+use crate::builder::Settings;
+use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftOptions};
+use crate::error::StartError;
+use crate::events::EventLog;
+use crate::handle::ClusterKit;
+use crate::transport::{Limits, ListenError, Options, Transport};
+
+/// Greetings of others that may wait while this node looks for its cluster.
+const CLUSTER_INBOX_MAX: usize = 256;
+/// How long a founder waits for the first of them to make the group before it does so itself.
+const INITIALIZE_PATIENCE: Duration = Duration::from_millis(2 * ELECTION_TIMEOUT_MAX.as_millis() as u64);
+/// How long a seed may take to show which of our addresses reaches it.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the control plane may take to pass to another node when this one stops.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+struct Inboxes {
+    cluster: mpsc::Receiver<ClusterInput>,
+    controller: mpsc::Receiver<ControllerInput>,
+}
+
+/// Opens what the node needs and starts its tasks; returns as soon as it listens.
+pub(crate) async fn launch(settings: Settings) -> Result<ClusterKit, StartError> {
+    let node = settings.check()?;
+    let store = StoreId(random_u64()?);
+    let data_dir = DataDir::open(Arc::clone(&settings.disk), &settings.data_dir, &node, store)?;
+    let public_addr = reachable(&settings, &settings.public_addr).await;
+    let (shared, inboxes) = share(settings, node, &data_dir, public_addr)?;
+    let service = Arc::new(NodeService { shared: Arc::clone(&shared) });
+    let options = Options {
+        net: Arc::clone(&shared.settings.net),
+        listen_addr: shared.settings.listen.clone(),
+        identity: shared.identity.subscribe(),
+        service,
+        tracker: shared.tracker.clone(),
+        stop: shared.stop.clone(),
+        limits: Limits::default(),
+    };
+    let transport = Transport::start(options).await.map_err(|error| listen_error(&error))?;
+    let local_addr = transport.local_addr().to_owned();
+    shared.transport.get_or_init(|| transport);
+    let advertised = shared.settings.advertise.clone().unwrap_or_else(|| local_addr.clone());
+    let node_addr = reachable(&shared.settings, &with_port_of(&advertised, &local_addr)).await;
+    shared.identity.send_modify(|identity| identity.node_addr = node_addr);
+    shared.tracker.spawn(run(Arc::clone(&shared), data_dir, inboxes));
+    Ok(ClusterKit::new(shared))
+}
+
+fn share(
+    settings: Settings,
+    node: NodeId,
+    data_dir: &DataDir,
+    public_addr: String,
+) -> Result<(Arc<Shared>, Inboxes), StartError> {
+    let store = data_dir.identity().store;
+    let (cluster_inbox, cluster) = mpsc::channel(CLUSTER_INBOX_MAX);
+    let (controller_inbox, controller) = mpsc::channel(INBOX_MAX);
+    let identity = hello::Identity {
+        cluster: data_dir.identity().membership.as_ref().map(|membership| membership.cluster),
+        cluster_name: settings.cluster_name.clone(),
+        node: node.clone(),
+        store,
+        incarnation: Incarnation(0),
+        // Known once the node listens; nobody is told before.
+        node_addr: settings.listen.clone(),
+        public_addr,
+        software: settings.software.clone(),
+    };
+    let events = Arc::new(EventLog::new(Arc::clone(&settings.clock)));
+    let shared = Shared {
+        node,
+        store,
+        boot: BootId(random_u64()?),
+        transport: OnceLock::new(),
+        raft: OnceLock::new(),
+        book: AddressBook::default(),
+        identity: watch::Sender::new(identity),
+        greeting: watch::Sender::new(None),
+        topology: watch::Sender::new(Arc::new(Topology::default())),
+        phase: watch::Sender::new(Phase::Looking),
+        events,
+        cluster_inbox,
+        controller_inbox,
+        leader_contact: Mutex::new(None),
+        controller_backed: Mutex::new(None),
+        counters: Counters::default(),
+        tracker: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        asked_to_stop: CancellationToken::new(),
+        settings,
+    };
+    Ok((Arc::new(shared), Inboxes { cluster, controller }))
+}
+
+fn listen_error(error: &ListenError) -> StartError {
+    match error {
+        ListenError::Bind { addr, source } => {
+            StartError::Listen { addr: addr.clone(), reason: source.to_string() }
+        }
+    }
+}
+
+fn random_u64() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::Stopped { reason: format!("no randomness: {error}") })?;
+    // Zero is never an id, so that a field that was not set cannot pass for one.
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+/// Lives until told to stop, or until something breaks.
+async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
+    let reason = tokio::select! {
+        error = live(&shared, &mut data_dir, &mut inboxes) => error,
+        () = shared.asked_to_stop.cancelled() => StopReason::Asked,
+        () = shared.stop.cancelled() => StopReason::Asked,
+    };
+    wind_down(&shared, &reason).await;
+    drop(data_dir);
+    if let StopReason::Failed(text) = &reason {
+        tracing::error!(target: "clusterkit::node", reason = %text, "the node has failed and stops");
+    }
+    shared.phase.send_replace(Phase::Stopped(reason));
+}
+
+/// Ends only by an error.
+async fn live(shared: &Arc<Shared>, data_dir: &mut DataDir, inboxes: &mut Inboxes) -> StopReason {
+    match become_member(shared, data_dir, inboxes).await {
+        Ok(raft) => {
+            let text = raft.failed().await.unwrap_or_else(|| "the control plane ended".to_owned());
+            StopReason::Failed(text)
+        }
+        Err(error) => StopReason::NotStarted(error),
+    }
+}
+
+async fn become_member(
+    shared: &Arc<Shared>,
+    data_dir: &mut DataDir,
+    inboxes: &mut Inboxes,
+) -> Result<RaftGroup, StartError> {
+    let membership = match data_dir.identity().membership.clone() {
+        Some(membership) => membership,
+        None => cluster::find(shared, data_dir, &mut inboxes.cluster).await?,
+    };
+    belong(shared, &membership);
+    shared.phase.send_replace(Phase::Registering);
+    let raft = start_raft(shared, data_dir, &membership).await?;
+    spawn_tasks(shared, &raft, &membership, inboxes);
+    let incarnation = register::register(shared, membership.cluster).await?;
+    shared.identity.send_modify(|identity| identity.incarnation = incarnation);
+    wait_until_visible(shared, incarnation).await;
+    shared.tracker.spawn(agent::run(Arc::clone(shared)));
+    shared.phase.send_replace(Phase::Ready);
+    tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
+    Ok(raft)
+}
+
+/// From now on every hello and every greeting names the cluster.
+fn belong(shared: &Shared, membership: &Membership) {
+    shared.identity.send_modify(|identity| identity.cluster = Some(membership.cluster));
+    let me = Candidate { node: shared.node.clone(), store: shared.store, node_addr: shared.node_addr() };
+    shared.greeting.send_modify(|greeting| {
+        let earlier = greeting.take();
+        *greeting = Some(formed_greeting(me, membership.cluster, membership.cluster_name.clone(), earlier));
+    });
+}
+
+fn formed_greeting(
+    me: Candidate,
+    cluster: ClusterId,
+    cluster_name: String,
+    earlier: Option<Greeting>,
+) -> Greeting {
+    match earlier {
+        Some(greeting) => Greeting { formed: Some(cluster), ..greeting },
+        None => Greeting {
+            candidate: me,
+            cluster_name,
+            expect: None,
+            known: Vec::new(),
+            vote: None,
+            formed: Some(cluster),
+        },
+    }
+}
+
+async fn start_raft(
+    shared: &Arc<Shared>,
+    data_dir: &DataDir,
+    membership: &Membership,
+) -> Result<RaftGroup, StartError> {
+    let options = RaftOptions {
+        disk: Arc::clone(&shared.settings.disk),
+        dir: data_dir.raft_dir(),
+        io: shared.settings.io,
+        store: shared.store,
+        cluster_name: membership.cluster_name.clone(),
+        transport: shared.transport().clone(),
+        book: shared.book.clone(),
+        events: Arc::clone(&shared.events),
+    };
+    let raft =
+        RaftGroup::start(options).await.map_err(|error| StartError::Log { reason: error_chain(&error) })?;
+    let raft = shared.raft.get_or_init(|| raft).clone();
+    initialize(shared, &raft, membership);
+    Ok(raft)
+}
+
+/// The founders make the group: the first of them at once, the others if it does not.
+fn initialize(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership) {
+    let founders: Vec<_> = membership.founders.iter().take(VOTERS_MAX).cloned().collect();
+    let Some(place) = founders.iter().position(|founder| founder.store == shared.store) else { return };
+    let voters: Vec<_> =
+        founders.into_iter().map(|founder| (founder.store, founder.node, founder.node_addr)).collect();
+    for (store, _, addr) in &voters {
+        shared.book.note(*store, addr);
+    }
+    let (raft, stop) = (raft.clone(), shared.stop.clone());
+    shared.tracker.spawn(async move {
+        let patience = if place == 0 { Duration::ZERO } else { INITIALIZE_PATIENCE };
+        let wait = async {
+            tokio::time::sleep(patience).await;
+            raft.initialize(&voters).await
+        };
+        tokio::select! {
+            outcome = wait => if let Err(error) = outcome {
+                tracing::warn!(target: "clusterkit::raft", %error, "the group was not made");
+            },
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, inboxes: &mut Inboxes) {
+    let (_, closed) = mpsc::channel(1);
+    let inbox = std::mem::replace(&mut inboxes.controller, closed);
+    shared.tracker.spawn(controller::run(Arc::clone(shared), raft.clone(), membership.clone(), inbox));
+    shared.tracker.spawn(publish(Arc::clone(shared), raft.clone()));
+}
+
+/// Publishes each applied state and notes where everybody listens.
+async fn publish(shared: Arc<Shared>, raft: RaftGroup) {
+    let mut views = raft.views();
+    loop {
+        let view = Arc::clone(&views.borrow_and_update());
+        let known = shared.topology.borrow().version;
+        if view.state.topology.version > known {
+            for node in view.state.topology.nodes.values().filter(|node| node.store != shared.store) {
+                shared.book.note(node.store, &node.node_addr);
+            }
+            shared.topology.send_replace(Arc::new(view.state.topology.clone()));
+        }
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Waits until this node's own topology shows this run of it.
+async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) {
+    let mut topology = shared.topology.subscribe();
+    let visible = |topology: &Arc<Topology>| {
+        topology.node(&shared.node).is_some_and(|node| node.incarnation == incarnation)
+    };
+    // The sender lives as long as `shared` does.
+    drop(topology.wait_for(visible).await);
+    shared.events.open();
+}
+
+async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
+    if let Some(raft) = shared.raft.get() {
+        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
+            hand_over(shared, raft).await;
+            agent::say_goodbye(shared).await;
+        }
+        raft.shutdown().await;
+    }
+    shared.stop.cancel();
+    shared.events.close();
+    shared.tracker.close();
+}
+
+/// A controller that stops lets another one take over first, so that nobody waits for a timeout.
+async fn hand_over(shared: &Shared, raft: &RaftGroup) {
+    let leadership = raft.leadership();
+    if !leadership.is_me {
+        return;
+    }
+    let topology = shared.topology();
+    let live = |store: &StoreId| topology.nodes.values().any(|node| node.store == *store && node.is_live());
+    let successor = raft.view().voters.iter().copied().find(|store| *store != shared.store && live(store));
+    let Some(successor) = successor else { return };
+    let passed = async {
+        raft.transfer_leadership(successor).await.ok()?;
+        raft.leadership_changed(leadership).await.then_some(())
+    };
+    if !matches!(tokio::time::timeout(HAND_OVER_TIMEOUT, passed).await, Ok(Some(()))) {
+        tracing::warn!(target: "clusterkit::node", "the control plane was not handed over in time; the others will elect");
+    }
+}
+
+/// `addr`, with the port that was chosen when it asks for any.
+fn with_port_of(addr: &str, local: &str) -> String {
+    match (addr.rsplit_once(':'), local.rsplit_once(':')) {
+        (Some((host, "0")), Some((_, port))) => format!("{host}:{port}"),
+        _ => addr.to_owned(),
+    }
+}
+
+/// `addr` with a host that others can dial: an unspecified one becomes the address from which the
+/// first seed is reached, or loopback where there is no seed.
+async fn reachable(settings: &Settings, addr: &str) -> String {
+    let Some((host, port)) = addr.rsplit_once(':') else { return addr.to_owned() };
+    if !matches!(host, "" | "0.0.0.0" | "[::]" | "::" | "*") {
+        return addr.to_owned();
+    }
+    for seed in &settings.seeds {
+        let route = tokio::time::timeout(ROUTE_TIMEOUT, settings.net.local_host_towards(seed)).await;
+        if let Ok(Ok(host)) = route {
+            tracing::warn!(target: "clusterkit::node", %addr, %host, "the advertised address has no host; using the one that reaches {seed}");
+            return format!("{host}:{port}");
+        }
+    }
+    tracing::warn!(target: "clusterkit::node", %addr, "the advertised address has no host; using loopback, which other machines cannot reach");
+    format!("127.0.0.1:{port}")
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,178 @@
+//! What nodes say to each other: kinds, bodies, and what the receiver does.
+//!
+//! A body is a `versioned` record under [`MESSAGE_VERSION`]; the Raft messages are openraft's own
+//! types, encoded the same way.
+
+use bytes::Bytes;
+use clusterkit_core::control::{Applied, Command, Registration, Rejected};
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
+use clusterkit_core::topology::Cluster;
+use clusterkit_wire::versioned::{self, DecodeError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version every body here is encoded under.
+const MESSAGE_VERSION: u8 = 1;
+
+/// The kind of a message: one byte in the frame header.
+pub(crate) mod kind {
+    /// Forming: who I am, whom I know, how I voted. Answered with the same of the receiver.
+    pub(crate) const GREETING: u8 = 1;
+    /// A node wants in, or is back: to any member, passed on to the controller once.
+    pub(crate) const JOIN: u8 = 2;
+    /// I am alive: to the controller, every beat. Answered with whether a majority backs it.
+    pub(crate) const HEARTBEAT: u8 = 3;
+    /// A replica has everything: to the controller, one way, repeated until the record shows it.
+    pub(crate) const CAUGHT_UP: u8 = 4;
+    /// A wish of an operator or a leader: to any member, passed on to the controller once.
+    pub(crate) const PROPOSE: u8 = 5;
+    /// A leader stopped and its target has everything: to the controller, one way, repeated until
+    /// the record shows it.
+    pub(crate) const HANDOFF: u8 = 6;
+    /// I stop now: to the controller, so that what I led passes on at once.
+    pub(crate) const STOPPING: u8 = 7;
+    /// Raft: AppendEntries.
+    pub(crate) const RAFT_APPEND: u8 = 16;
+    /// Raft: RequestVote.
+    pub(crate) const RAFT_VOTE: u8 = 17;
+    /// Raft: the same question without consequences.
+    pub(crate) const RAFT_PRE_VOTE: u8 = 18;
+    /// Raft: a whole snapshot.
+    pub(crate) const RAFT_SNAPSHOT: u8 = 19;
+    /// Raft: stand for election at once, the leader steps aside.
+    pub(crate) const RAFT_TRANSFER: u8 = 20;
+}
+
+/// A node wants in, or is back after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Join {
+    /// What it says of itself.
+    pub(crate) registration: Registration,
+    /// The name of the cluster it means.
+    pub(crate) cluster_name: String,
+    /// The partition count it was told, if it was told one: it cannot change the cluster's.
+    pub(crate) partition_count: Option<u32>,
+    /// It was passed on already and is not passed on again.
+    pub(crate) forwarded: bool,
+}
+
+/// The answer to [`Join`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum JoinAnswer {
+    /// It is in. The controller adds it to the control plane as a learner.
+    Joined {
+        /// What it joined.
+        cluster: Cluster,
+        /// The incarnation it runs under.
+        incarnation: Incarnation,
+    },
+    /// Nothing changed; asking again brings nothing.
+    Refused(JoinRefusal),
+    /// No controller is known, or it did not answer: ask again.
+    TryAgain,
+}
+
+/// Why a node is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinRefusal {
+    /// The control plane refused the registration.
+    #[error("{0}")]
+    Rejected(Rejected),
+    /// It means a cluster of another name.
+    #[error("this cluster is called {found:?}, not {wanted:?}; give the node that name or another seed")]
+    OtherName {
+        /// The name of the cluster that answered.
+        found: String,
+        /// The name it was asked for.
+        wanted: String,
+    },
+    /// It was told another number of partitions.
+    #[error("this cluster has {found} partitions and that never changes; leave out the setting of {wanted}")]
+    OtherPartitionCount {
+        /// How many the cluster has.
+        found: u32,
+        /// How many the node was told.
+        wanted: u32,
+    },
+}
+
+/// The answer to [`Heartbeat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeartbeatAnswer {
+    /// The node that was asked leads the control plane, and a majority answered it lately.
+    pub(crate) in_charge: bool,
+}
+
+/// I am alive, or I stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heartbeat {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+}
+
+/// A wish, checked by the controller before it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Propose {
+    pub(crate) wish: Wish,
+    /// It was passed on already and is not passed on again.
+    pub(crate) forwarded: bool,
+}
+
+/// What a node that is not the controller may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wish {
+    Drain { node: NodeId },
+    CancelDrain { node: NodeId },
+    RemoveNode { node: NodeId, force: bool },
+    SetReplicationFactor { replication_factor: u32 },
+}
+
+impl From<Wish> for Command {
+    fn from(wish: Wish) -> Self {
+        match wish {
+            Wish::Drain { node } => Self::Drain { node },
+            Wish::CancelDrain { node } => Self::CancelDrain { node },
+            Wish::RemoveNode { node, force } => Self::RemoveNode { node, force },
+            Wish::SetReplicationFactor { replication_factor } => {
+                Self::SetReplicationFactor { replication_factor }
+            }
+        }
+    }
+}
+
+/// The answer to [`Propose`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProposeAnswer {
+    /// Written and applied, with what came of it.
+    Done(Result<Applied, Rejected>),
+    /// No controller is known: nothing was written, ask again.
+    NoController,
+    /// The controller could not say whether it was written: look at the topology, then ask again.
+    Unknown,
+}
+
+/// A leader stopped, and the target of its transfer has everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Handoff {
+    pub(crate) partition: PartitionId,
+    pub(crate) version: PartitionVersion,
+    pub(crate) epoch: Epoch,
+    pub(crate) from: NodeId,
+    pub(crate) log_end: u64,
+}
+
+impl From<Handoff> for Command {
+    fn from(handoff: Handoff) -> Self {
+        let Handoff { partition, version, epoch, from, log_end } = handoff;
+        Self::Handoff { partition, version, epoch, from, log_end }
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {
+    Bytes::from(versioned::encode(MESSAGE_VERSION, body))
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    versioned::decode(body, MESSAGE_VERSION..=MESSAGE_VERSION)
+}

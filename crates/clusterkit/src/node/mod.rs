@@ -1,0 +1,15 @@
+//! A running node: the tasks behind the handle, and what they share.
+
+mod agent;
+mod cluster;
+mod controller;
+mod identity;
+mod lifecycle;
+pub(crate) mod message;
+mod register;
+mod service;
+mod shared;
+
+pub(crate) use self::lifecycle::launch;
+pub(crate) use self::message::Wish;
+pub(crate) use self::shared::{Phase, Shared};

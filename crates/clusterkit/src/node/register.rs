@@ -1,0 +1,100 @@
+//! Registering: a node of a cluster says that it runs, and learns its incarnation. Before that it
+//! acknowledges and serves nothing (protocol rule R1).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::id::{ClusterId, Incarnation};
+use clusterkit_wire::hello::{Class, Refusal};
+
+use super::cluster::{ask_to_join, join_request};
+use super::message::{self, Join, JoinAnswer, kind};
+use super::shared::Shared;
+use crate::error::StartError;
+use crate::transport::{CallError, Target};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Seeds of another cluster make a start fail after so many rounds without a better answer: a
+/// member that is merely late answers before.
+const OTHER_CLUSTER_ROUNDS: u32 = 30;
+/// Addresses asked in one round.
+const ADDRS_MAX: usize = 16;
+
+/// Registers this run of the node; asks until it is told its incarnation, or that it is not wanted.
+pub(super) async fn register(shared: &Arc<Shared>, cluster: ClusterId) -> Result<Incarnation, StartError> {
+    let join = join_request(shared);
+    let mut strangers = 0;
+    loop {
+        match attempt(shared, &join).await {
+            Some(JoinAnswer::Joined { incarnation, .. }) => return Ok(incarnation),
+            Some(JoinAnswer::Refused(refusal)) => return Err(StartError::Refused(refusal)),
+            Some(JoinAnswer::TryAgain) | None => {}
+        }
+        match greet_seeds(shared, cluster).await {
+            Err(error) if strangers >= OTHER_CLUSTER_ROUNDS => return Err(error),
+            Err(_) => strangers += 1,
+            Ok(()) => strangers = 0,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks the controller when it is known, else whoever may know it.
+async fn attempt(shared: &Arc<Shared>, join: &Join) -> Option<JoinAnswer> {
+    if shared.controller().is_some() {
+        return Some(shared.join(join.clone()).await);
+    }
+    for addr in known_addrs(shared) {
+        match ask_to_join(shared, &addr, join).await {
+            Some(JoinAnswer::TryAgain) | None => {}
+            answer => return answer,
+        }
+        if shared.controller().is_some() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Where members may be: the last known topology.
+fn known_addrs(shared: &Shared) -> Vec<String> {
+    let topology = shared.topology();
+    let others = topology.nodes.values().filter(|node| node.id != shared.node);
+    let addrs: BTreeSet<_> =
+        others.map(|node| shared.book.addr(node.store).unwrap_or_else(|| node.node_addr.clone())).collect();
+    addrs.into_iter().take(ADDRS_MAX).collect()
+}
+
+/// Greets the seeds, so that nodes whose addresses changed while they were down find each other
+/// again, and says when a seed turns out to be of another cluster.
+async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartError> {
+    let Some(greeting) = shared.greeting.borrow().clone() else { return Ok(()) };
+    let mut strangers = None;
+    for addr in shared.settings.seeds.iter().take(ADDRS_MAX) {
+        let target = Target { addr: addr.clone(), node: None };
+        let call = shared.transport().call(
+            &target,
+            Class::Control,
+            kind::GREETING,
+            message::encode(&greeting),
+            PAUSE * 5,
+        );
+        match call.await {
+            Ok(body) => {
+                let answer: Option<clusterkit_core::forming::Greeting> = message::decode(&body).ok();
+                if let Some(answer) = answer.filter(|answer| answer.candidate.store != shared.store) {
+                    shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
+                    return Ok(());
+                }
+            }
+            Err(CallError::Refused { reason: Refusal::OtherCluster { cluster, name } }) => {
+                strangers =
+                    Some(StartError::OtherCluster { ours, theirs: cluster, name, addr: addr.clone() });
+            }
+            Err(_) => {}
+        }
+    }
+    strangers.map_or(Ok(()), Err)
+}

@@ -1,0 +1,108 @@
+//! What other nodes may ask of this one: a flat dispatch over message kinds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clusterkit_core::forming::Greeting;
+
+use super::cluster::ClusterInput;
+use super::controller::ControllerInput;
+use super::message::{self, Heartbeat, HeartbeatAnswer, kind};
+use super::shared::Shared;
+use crate::net::BoxFuture;
+use crate::transport::{Peer, Service, ServiceError};
+
+/// An error answer: the receiver is not ready for this kind of message. The sender tries again.
+const NOT_READY: u8 = 1;
+/// An error answer: the body is not what its kind says.
+const MALFORMED: u8 = 2;
+
+/// Serves the messages of other nodes.
+#[derive(Debug)]
+pub(super) struct NodeService {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Service for NodeService {
+    fn call(
+        &self,
+        peer: Peer,
+        message_kind: u8,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { serve(&shared, &peer, message_kind, &body).await })
+    }
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    message_kind: u8,
+    body: &[u8],
+) -> Result<Bytes, ServiceError> {
+    shared.book.note(peer.identity.store, &peer.identity.node_addr);
+    match message_kind {
+        kind::GREETING => greet(shared, decode(body)?),
+        kind::JOIN => Ok(message::encode(&shared.join(decode(body)?).await)),
+        kind::HEARTBEAT => heartbeat(shared, decode(body)?),
+        kind::CAUGHT_UP => to_controller(shared, ControllerInput::CaughtUp(decode(body)?)),
+        kind::HANDOFF => to_controller(shared, ControllerInput::Handoffs(decode(body)?)),
+        kind::STOPPING => stopping(shared, decode(body)?),
+        kind::PROPOSE => Ok(message::encode(&shared.propose(decode(body)?).await)),
+        raft => serve_raft(shared, peer, raft, body).await,
+    }
+}
+
+/// Answers with the newest own greeting and lets the task that looks for the cluster learn of the
+/// other's.
+fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
+    let addr = greeting.candidate.node_addr.clone();
+    shared.book.note(greeting.candidate.store, &addr);
+    // A full inbox means that the other will be heard at its next beat.
+    drop(shared.cluster_inbox.try_send(ClusterInput::Greeted { addr, greeting }));
+    match shared.greeting.borrow().as_ref() {
+        Some(own) => Ok(message::encode(own)),
+        None => Err(not_ready()),
+    }
+}
+
+fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
+    to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
+    Ok(message::encode(&HeartbeatAnswer { in_charge: shared.is_in_charge() }))
+}
+
+fn stopping(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
+    to_controller(shared, ControllerInput::Stopping { node: beat.node, incarnation: beat.incarnation })
+}
+
+/// Facts are repeated by whoever sends them, so one that finds no room is not missed.
+fn to_controller(shared: &Shared, input: ControllerInput) -> Result<Bytes, ServiceError> {
+    shared.controller_inbox.try_send(input).map_err(|_| not_ready())?;
+    Ok(Bytes::new())
+}
+
+async fn serve_raft(shared: &Shared, peer: &Peer, raft: u8, body: &[u8]) -> Result<Bytes, ServiceError> {
+    let Some(group) = shared.raft.get() else { return Err(not_ready()) };
+    if peer.cluster.is_none() || peer.cluster != shared.identity.borrow().cluster {
+        return Err(not_ready());
+    }
+    if matches!(raft, kind::RAFT_APPEND | kind::RAFT_SNAPSHOT) {
+        shared.note_leader_contact(peer.identity.store);
+    }
+    group.handle(raft, body).await.map_err(|error| {
+        tracing::debug!(target: "clusterkit::raft", %error, peer = %peer.identity.node, "a raft message was not served");
+        ServiceError { code: NOT_READY, body: Bytes::new() }
+    })
+}
+
+fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ServiceError> {
+    message::decode(body).map_err(|error| {
+        tracing::warn!(target: "clusterkit::transport", %error, "a message from another node cannot be read");
+        ServiceError { code: MALFORMED, body: Bytes::new() }
+    })
+}
+
+fn not_ready() -> ServiceError {
+    ServiceError { code: NOT_READY, body: Bytes::new() }
+}

@@ -1,0 +1,299 @@
+//! What the tasks of one node share. Each machine belongs to one task; what lies here are mailboxes,
+//! published snapshots and cells that are set once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clusterkit_core::control::{Applied, Registration};
+use clusterkit_core::forming::Greeting;
+use clusterkit_core::id::{BootId, Incarnation, NodeId, StoreId};
+use clusterkit_core::time::Instant;
+use clusterkit_core::topology::Topology;
+use clusterkit_wire::hello::{Class, Identity};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cluster::ClusterInput;
+use super::controller::ControllerInput;
+use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Wish, kind};
+use crate::builder::Settings;
+use crate::coordinator::raft::{AddressBook, RaftGroup};
+use crate::error::{ChangeError, StartError};
+use crate::events::EventLog;
+use crate::transport::{Target, Transport};
+
+/// How long a request to the controller may take, passing on included.
+pub(crate) const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the tasks share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) node: NodeId,
+    pub(crate) store: StoreId,
+    pub(crate) boot: BootId,
+    pub(crate) transport: OnceLock<Transport>,
+    pub(crate) raft: OnceLock<RaftGroup>,
+    pub(crate) book: AddressBook,
+    pub(crate) identity: watch::Sender<Identity>,
+    pub(crate) greeting: watch::Sender<Option<Greeting>>,
+    pub(crate) topology: watch::Sender<Arc<Topology>>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) cluster_inbox: mpsc::Sender<ClusterInput>,
+    pub(crate) controller_inbox: mpsc::Sender<ControllerInput>,
+    /// Who led the control plane when it was last heard, and when that was.
+    pub(crate) leader_contact: Mutex<Option<(StoreId, Instant)>>,
+    /// When a controller that a majority backs last answered this node.
+    pub(crate) controller_backed: Mutex<Option<Instant>>,
+    pub(crate) counters: Counters,
+    pub(crate) tracker: TaskTracker,
+    /// The node shall stop in order: there is time to hand over.
+    pub(crate) asked_to_stop: CancellationToken,
+    /// Every task ends now.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a node is doing.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// Looks for its cluster, or waits for the others to form it.
+    Looking,
+    /// Belongs to a cluster, and is not registered under its current run yet.
+    Registering,
+    /// Takes part.
+    Ready,
+    /// Ended, for this reason.
+    Stopped(StopReason),
+}
+
+/// Why a node ended.
+#[derive(Debug, Clone)]
+pub(crate) enum StopReason {
+    /// It was told to.
+    Asked,
+    /// It never became part of its cluster.
+    NotStarted(StartError),
+    /// It broke: the text says how.
+    Failed(String),
+}
+
+impl StopReason {
+    pub(crate) fn to_start_error(&self) -> StartError {
+        match self {
+            Self::Asked => StartError::Stopped { reason: "it was told to stop".to_owned() },
+            Self::NotStarted(error) => error.clone(),
+            Self::Failed(reason) => StartError::Stopped { reason: reason.clone() },
+        }
+    }
+
+    pub(crate) fn to_result(&self) -> Result<(), StartError> {
+        match self {
+            Self::Asked => Ok(()),
+            Self::NotStarted(_) | Self::Failed(_) => Err(self.to_start_error()),
+        }
+    }
+}
+
+/// Counters of one node, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) proposals: AtomicU64,
+    pub(crate) proposals_failed: AtomicU64,
+    pub(crate) proposal_micros: AtomicU64,
+    pub(crate) forwarded: Mutex<std::collections::BTreeMap<NodeId, u64>>,
+    pub(crate) forward_errors: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn forwarded_to(&self, node: &NodeId) {
+        *self.forwarded.lock().unwrap_or_else(PoisonError::into_inner).entry(node.clone()).or_default() += 1;
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Instant {
+        self.settings.clock.now()
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        self.transport.get().expect("the transport is set before any task starts")
+    }
+
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.borrow())
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.identity.borrow().incarnation
+    }
+
+    /// Where other nodes reach this one.
+    pub(crate) fn node_addr(&self) -> String {
+        self.identity.borrow().node_addr.clone()
+    }
+
+    /// Where clients reach this one.
+    pub(crate) fn public_addr(&self) -> String {
+        self.identity.borrow().public_addr.clone()
+    }
+
+    /// What this node says of itself when it registers.
+    pub(crate) fn registration(&self) -> Registration {
+        Registration {
+            node: self.node.clone(),
+            store: self.store,
+            boot: self.boot,
+            damaged: false,
+            node_addr: self.node_addr(),
+            public_addr: self.public_addr(),
+            zone: self.settings.zone.clone(),
+            weight: self.settings.weight,
+            role: self.settings.role,
+            holds_data: self.settings.holds_data,
+            software: self.settings.software.clone(),
+            metadata: self.settings.metadata.clone(),
+        }
+    }
+
+    /// The controller as this node knows it: `None` when none is known, `Some(None)` when it is this
+    /// node, else its address and name.
+    pub(crate) fn controller(&self) -> Option<Option<Target>> {
+        let raft = self.raft.get()?;
+        let leadership = raft.leadership();
+        if leadership.is_me {
+            return Some(None);
+        }
+        let store = leadership.leader?;
+        let topology = self.topology();
+        let known = topology.nodes.values().find(|node| node.store == store);
+        let addr = self.book.addr(store).or_else(|| known.map(|node| node.node_addr.clone()));
+        let member = || raft.view().members.get(&store).map(|(_, addr)| addr.clone());
+        Some(Some(Target { addr: addr.or_else(member)?, node: known.map(|node| node.id.clone()) }))
+    }
+
+    /// The name of the controller, as far as it is known.
+    pub(crate) fn controller_node(&self) -> Option<NodeId> {
+        let leader = self.raft.get()?.leadership().leader?;
+        let topology = self.topology();
+        topology.nodes.values().find(|node| node.store == leader).map(|node| node.id.clone())
+    }
+
+    /// Lets a node in, or passes its wish on to the controller.
+    pub(crate) async fn join(&self, join: Join) -> JoinAnswer {
+        match self.controller() {
+            Some(None) => {
+                let (reply, answer) = oneshot::channel();
+                self.ask_myself(ControllerInput::Join { join: Box::new(join), reply }, answer)
+                    .await
+                    .unwrap_or(JoinAnswer::TryAgain)
+            }
+            Some(Some(target)) if !join.forwarded => {
+                let join = Join { forwarded: true, ..join };
+                self.forward(&target, kind::JOIN, message::encode(&join))
+                    .await
+                    .unwrap_or(JoinAnswer::TryAgain)
+            }
+            _ => JoinAnswer::TryAgain,
+        }
+    }
+
+    /// Has a wish written by the controller, here or where it is.
+    pub(crate) async fn propose(&self, propose: Propose) -> ProposeAnswer {
+        match self.controller() {
+            Some(None) => {
+                let (reply, answer) = oneshot::channel();
+                let input = ControllerInput::Propose { wish: propose.wish, reply };
+                self.ask_myself(input, answer).await.unwrap_or(ProposeAnswer::Unknown)
+            }
+            Some(Some(target)) if !propose.forwarded => {
+                let propose = Propose { forwarded: true, ..propose };
+                self.forward(&target, kind::PROPOSE, message::encode(&propose))
+                    .await
+                    .unwrap_or(ProposeAnswer::Unknown)
+            }
+            _ => ProposeAnswer::NoController,
+        }
+    }
+
+    /// [`propose`](Self::propose), with the answer as a result.
+    pub(crate) async fn change(&self, wish: Wish) -> Result<Applied, ChangeError> {
+        if self.stop.is_cancelled() {
+            return Err(ChangeError::Stopped);
+        }
+        match self.propose(Propose { wish, forwarded: false }).await {
+            ProposeAnswer::Done(outcome) => Ok(outcome?),
+            ProposeAnswer::NoController => Err(ChangeError::NoController),
+            ProposeAnswer::Unknown => Err(ChangeError::OutcomeUnknown),
+        }
+    }
+
+    async fn ask_myself<T>(&self, input: ControllerInput, answer: oneshot::Receiver<T>) -> Option<T> {
+        self.controller_inbox.try_send(input).ok()?;
+        tokio::time::timeout(CONTROLLER_TIMEOUT, answer).await.ok()?.ok()
+    }
+
+    async fn forward<T: serde::de::DeserializeOwned>(
+        &self,
+        target: &Target,
+        message_kind: u8,
+        body: Bytes,
+    ) -> Option<T> {
+        if let Some(node) = &target.node {
+            self.counters.forwarded_to(node);
+        }
+        let answer =
+            self.transport().call(target, Class::Control, message_kind, body, CONTROLLER_TIMEOUT).await;
+        let decoded = answer.ok().and_then(|body| message::decode(&body).ok());
+        if decoded.is_none() {
+            Counters::add(&self.counters.forward_errors, 1);
+        }
+        decoded
+    }
+
+    /// Notes that the control plane's leader spoke.
+    pub(crate) fn note_leader_contact(&self, store: StoreId) {
+        let contact = (store, self.now());
+        *self.leader_contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(contact);
+    }
+
+    /// Whether this node is in touch with a controller that a majority backs.
+    pub(crate) fn has_controller(&self) -> bool {
+        if self.is_in_charge() {
+            return true;
+        }
+        let backed = *self.controller_backed.lock().unwrap_or_else(PoisonError::into_inner);
+        backed.is_some_and(|at| self.now().since(at) < self.patience())
+    }
+
+    /// Whether this node leads the control plane and a majority answered it lately.
+    pub(crate) fn is_in_charge(&self) -> bool {
+        let Some(raft) = self.raft.get() else { return false };
+        if !raft.leadership().is_me {
+            return false;
+        }
+        raft.stats().quorum_age.is_some_and(|age| age < self.patience()) || raft.view().voters.len() <= 1
+    }
+
+    /// The controller answered a heartbeat, and a majority backs it.
+    pub(crate) fn note_controller_backed(&self) {
+        let now = self.now();
+        *self.controller_backed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn patience(&self) -> Duration {
+        self.settings.controller.detector.dead_after
+    }
+}
