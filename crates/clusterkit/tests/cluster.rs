@@ -327,6 +327,22 @@ async fn a_node_leaves_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_was_removed_stops_and_says_why() {
+    let cluster = Cluster::start(4).await;
+    cluster.until(1, "healthy", healthy_with(4)).await;
+    let controller = cluster.node(1).status().control_plane.controller.unwrap();
+    let number = (1..=4).find(|number| id(*number) != controller).unwrap();
+    let witness = (1..=4).find(|other| *other != number).unwrap();
+    let removed = cluster.node(number).clone();
+    let refused = cluster.node(witness).remove(&id(number), false).await.unwrap_err();
+    assert!(matches!(refused, ChangeError::Rejected(Rejected::HoldsReplicas { .. })), "{refused}");
+    cluster.node(witness).remove(&id(number), true).await.unwrap();
+    let error = removed.stopped().await.unwrap_err().to_string();
+    assert!(error.contains("removed from the cluster"), "{error}");
+    cluster.until(witness, "the others have everything", healthy_with(3)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_node_goes_on_serving_when_asked_to_leave() {
     let cluster = Cluster::start(1).await;
     let error = cluster.node(1).leave().await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::{BoxFuture, Connection, Listener, Net};
 
@@ -26,6 +26,19 @@ impl Net for TcpNet {
             let stream = TcpStream::connect(addr).await?;
             let peer = stream.peer_addr()?;
             connection(stream, peer)
+        })
+    }
+
+    /// Asks the system's routes, without a packet: the other side need not be up yet.
+    fn local_host_towards<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<String>> {
+        Box::pin(async move {
+            let target = tokio::net::lookup_host(addr).await?.next();
+            let target = target.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+            let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).await?;
+            socket.connect(target).await?;
+            let host = socket.local_addr()?.ip();
+            Ok(if host.is_ipv6() { format!("[{host}]") } else { host.to_string() })
         })
     }
 }
@@ -66,6 +79,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_way_to_loopback_begins_at_loopback() {
+        let host = TcpNet.local_host_towards("127.0.0.1:9").await.unwrap();
+        assert_eq!(host, "127.0.0.1", "nobody has to listen there");
+        assert!(TcpNet.local_host_towards("no such host:9").await.is_err());
+    }
 
     #[tokio::test]
     async fn bytes_go_both_ways_and_the_end_is_seen() {

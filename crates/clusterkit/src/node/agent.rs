@@ -53,8 +53,9 @@ fn say_alive(shared: &Arc<Shared>) {
     shared.clone().tracker.spawn(async move {
         let answer = shared.transport().call(&target, Class::Control, kind::HEARTBEAT, body, timeout).await;
         let answer: Option<HeartbeatAnswer> = answer.ok().and_then(|body| message::decode(&body).ok());
-        if answer.is_some_and(|answer| answer.in_charge) {
+        if let Some(answer) = answer.filter(|answer| answer.in_charge) {
             shared.note_controller_backed();
+            shared.note_standing(answer.standing);
         }
     });
 }

@@ -102,6 +102,7 @@ fn share(
         controller_inbox,
         leader_contact: Mutex::new(None),
         controller_backed: Mutex::new(None),
+        unwanted: watch::Sender::new(None),
         counters: Counters::default(),
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -146,7 +147,11 @@ async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
 async fn live(shared: &Arc<Shared>, data_dir: &mut DataDir, inboxes: &mut Inboxes) -> StopReason {
     match become_member(shared, data_dir, inboxes).await {
         Ok(raft) => {
-            let text = raft.failed().await.unwrap_or_else(|| "the control plane ended".to_owned());
+            let mut unwanted = shared.unwanted.subscribe();
+            let text = tokio::select! {
+                failure = raft.failed() => failure.unwrap_or_else(|| "the control plane ended".to_owned()),
+                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.unwrap_or_default().to_owned(),
+            };
             StopReason::Failed(text)
         }
         Err(error) => StopReason::NotStarted(error),

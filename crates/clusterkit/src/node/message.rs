@@ -102,6 +102,19 @@ pub enum JoinRefusal {
 pub(crate) struct HeartbeatAnswer {
     /// The node that was asked leads the control plane, and a majority answered it lately.
     pub(crate) in_charge: bool,
+    /// What the topology of the node that was asked says of the one that asks.
+    pub(crate) standing: Standing,
+}
+
+/// What a topology says of one run of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    /// It is the run that registered last.
+    Known,
+    /// The node's record was removed.
+    Removed,
+    /// Another run, or another data directory, registered under its name since.
+    Replaced,
 }
 
 /// I am alive, or I stop.

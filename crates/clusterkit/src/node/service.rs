@@ -7,7 +7,7 @@ use clusterkit_core::forming::Greeting;
 
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
-use super::message::{self, Heartbeat, HeartbeatAnswer, kind};
+use super::message::{self, Heartbeat, HeartbeatAnswer, Standing, kind};
 use super::shared::Shared;
 use crate::net::BoxFuture;
 use crate::transport::{Peer, Service, ServiceError};
@@ -68,8 +68,13 @@ fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
 }
 
 fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
+    let standing = match shared.topology().node(&beat.node) {
+        None => Standing::Removed,
+        Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
+        Some(_) => Standing::Known,
+    };
     to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
-    Ok(message::encode(&HeartbeatAnswer { in_charge: shared.is_in_charge() }))
+    Ok(message::encode(&HeartbeatAnswer { in_charge: shared.is_in_charge(), standing }))
 }
 
 fn stopping(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {

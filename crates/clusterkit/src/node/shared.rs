@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
-use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Wish, kind};
+use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Standing, Wish, kind};
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, RaftGroup};
 use crate::error::{ChangeError, StartError};
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) leader_contact: Mutex<Option<(StoreId, Instant)>>,
     /// When a controller that a majority backs last answered this node.
     pub(crate) controller_backed: Mutex<Option<Instant>>,
+    /// Why the cluster does not want this node any more.
+    pub(crate) unwanted: watch::Sender<Option<&'static str>>,
     pub(crate) counters: Counters,
     pub(crate) tracker: TaskTracker,
     /// The node shall stop in order: there is time to hand over.
@@ -291,6 +293,16 @@ impl Shared {
     pub(crate) fn note_controller_backed(&self) {
         let now = self.now();
         *self.controller_backed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// A node that is not wanted any more ends: whatever it still did would be against the topology.
+    pub(crate) fn note_standing(&self, standing: Standing) {
+        let reason = match standing {
+            Standing::Known => return,
+            Standing::Removed => "this node was removed from the cluster; start it again to join anew",
+            Standing::Replaced => "another process registered under this node id; only one of them can run",
+        };
+        self.unwanted.send_replace(Some(reason));
     }
 
     fn patience(&self) -> Duration {
