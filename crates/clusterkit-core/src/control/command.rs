@@ -313,7 +313,7 @@ pub enum Rejected {
         partition: PartitionId,
     },
     /// The last good copy of some partitions would go.
-    #[error("{} partition(s) would lose their last good copy, {} first", partitions.len(), partitions[0])]
+    #[error("{} partition(s) would lose their last good copy", partitions.len())]
     WouldLoseData {
         /// Which ones, never empty.
         partitions: Vec<PartitionId>,

@@ -69,3 +69,116 @@ impl fmt::Display for CommandBatch {
 /// What came of each command of a batch, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchOutcome(pub(crate) Vec<Result<Applied, Rejected>>);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Write as _;
+
+    use clusterkit_core::control::{InSyncProposal, LivenessChange, Registration};
+    use clusterkit_core::id::{
+        BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
+    };
+    use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, RaftRole};
+
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn registration() -> Registration {
+        Registration {
+            node: node("node-1"),
+            store: StoreId(0x1122_3344_5566_7788),
+            boot: BootId(7),
+            damaged: false,
+            node_addr: "10.0.0.1:7000".to_owned(),
+            public_addr: "10.0.0.1:8080".to_owned(),
+            zone: Some("a".to_owned()),
+            weight: 2,
+            role: RaftRole::Voter,
+            holds_data: true,
+            software: "0.1.0".to_owned(),
+            metadata: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        }
+    }
+
+    /// One of every command, so that none can change its bytes unseen.
+    fn every_command() -> Vec<Command> {
+        let (partition, version, epoch) = (PartitionId(5), PartitionVersion(9), Epoch(3));
+        let config = ClusterConfig::default();
+        let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
+        let movement = Move { source: Some(node("a")), target: node("b") };
+        let dead = LivenessChange { node: node("a"), incarnation: Incarnation(4), liveness: Liveness::Dead };
+        let proposal = InSyncProposal {
+            partition,
+            version,
+            epoch,
+            leader: node("a"),
+            leader_incarnation: Incarnation(4),
+            in_sync: BTreeSet::from([node("a"), node("b")]),
+            added: BTreeMap::from([(node("b"), Incarnation(1))]),
+        };
+        vec![
+            Command::FormCluster { cluster, members: vec![registration()] },
+            Command::RegisterNode { registration: registration(), replace: true },
+            Command::SetLiveness { changes: vec![dead] },
+            Command::Elect { partition, version, leader: node("a") },
+            Command::ElectUnclean { partition, version, leader: node("a") },
+            Command::SetInSync(proposal),
+            Command::StartMove { partition, version, movement },
+            Command::FinishMove { partition, version },
+            Command::AbortMove { partition, version },
+            Command::BeginTransfer { partition, version, target: node("b") },
+            Command::CancelTransfer { partition, version },
+            Command::Handoff { partition, version, epoch, from: node("a"), log_end: 77 },
+            Command::DropReplica { partition, version, node: node("a") },
+            Command::Drain { node: node("a") },
+            Command::CancelDrain { node: node("a") },
+            Command::Leave { node: node("a") },
+            Command::RemoveNode { node: node("a"), force: true },
+            Command::SetReplicationFactor { replication_factor: 5 },
+        ]
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
+    /// Logs outlive releases: these bytes are read for ever. A new command goes last; a changed one
+    /// is a new version of the batch.
+    #[test]
+    fn the_bytes_of_every_command_stay_as_they_are() {
+        let lines = every_command().iter().fold(String::new(), |mut text, command| {
+            let batch = CommandBatch::new(std::slice::from_ref(command));
+            assert_eq!(batch.commands().as_deref(), Ok(std::slice::from_ref(command)));
+            writeln!(text, "{}", hex(&batch.0)).unwrap();
+            text
+        });
+        assert_eq!(lines, include_str!("commands.hex"));
+    }
+
+    #[test]
+    fn a_batch_of_a_later_release_is_refused_by_its_version() {
+        let mut batch = CommandBatch::new(&every_command());
+        batch.0[0] = 2;
+        let error = batch.commands().unwrap_err();
+        assert_eq!(error.to_string(), "the record has version 2, and versions 1 to 1 are read");
+    }
+
+    #[test]
+    fn random_bytes_are_no_commands_and_no_panic() {
+        let mut chance = 1_u64;
+        for length in 0..200 {
+            let bytes = (0..length).map(|_| {
+                chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (chance >> 56) as u8
+            });
+            drop(CommandBatch(std::iter::once(1).chain(bytes).collect()).commands());
+        }
+    }
+}
