@@ -203,7 +203,7 @@ mod tests {
         state.apply(command).expect("accepted");
     }
 
-    /// A cluster of `nodes` with one leader elected for each of `partitions`.
+    /// A cluster of `nodes` with `partitions` of so many copies.
     fn cluster(nodes: u64, partitions: u32, copies: u32) -> ControlState {
         let config = ClusterConfig {
             partition_count: partitions,
@@ -214,10 +214,6 @@ mod tests {
         let mut state = ControlState::default();
         let members = (1..=nodes).map(registration).collect();
         apply(&mut state, &Command::FormCluster { cluster, members });
-        for record in state.topology.partitions.clone() {
-            let leader = record.in_sync.first().expect("a copy").clone();
-            apply(&mut state, &Command::Elect { partition: record.id, version: record.version, leader });
-        }
         state
     }
 

@@ -1,5 +1,6 @@
 //! The gRPC side of a real node, asked by a real client over a socket.
 #![cfg(feature = "grpc")]
+#![allow(clippy::unwrap_used, reason = "steps of a test that cannot go on without the value")]
 
 use std::future::Future;
 use std::time::Duration;
@@ -362,6 +363,24 @@ async fn draining_node_is_not_healthy_to_balancers() {
     let is_leaving = |topology: &Topology| topology.node(id).unwrap().status() == NodeStatus::Leaving;
     within(world.node.watch().wait_for(is_leaving)).await.unwrap();
     assert_eq!(world.health("").await.unwrap(), ServingStatus::NotServing);
+}
+
+#[tokio::test]
+async fn node_without_a_majority_is_not_healthy_to_balancers() {
+    let mut world = World::formed().await;
+    let dir = tempfile::tempdir().unwrap();
+    let other = ClusterKit::builder("node-2", "10.0.0.2:8080").listen("127.0.0.1:0").data_dir(dir.path());
+    let other = within(other.seeds([world.node.node_addr()]).start()).await.unwrap();
+    within(async { while world.status().await.control_plane.unwrap().voters.len() < 2 {} }).await;
+
+    let service = SERVICE.to_owned();
+    let mut client = HealthClient::new(world.channel.clone());
+    let mut health = within(client.watch(HealthCheckRequest { service })).await.unwrap().into_inner();
+    assert_eq!(within(health.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    within(other.stop()).await;
+    assert_eq!(within(health.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(world.health("").await.unwrap(), ServingStatus::NotServing);
+    assert_eq!(world.topology().await.nodes.len(), 2, "what it knows can be asked still");
 }
 
 #[tokio::test]

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use clusterkit_core::id::NodeId;
 use clusterkit_core::topology::{Stage, Topology};
 use clusterkit_wire::grpc::cluster::v1::cluster_service_server::SERVICE_NAME;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::limits::HEALTH_INTERVAL;
 use super::streams::{OpenStream, Streams};
 use crate::handle::ClusterKit;
-use crate::node::Phase;
+use crate::node::{Phase, Shared};
 
 /// The names under which health can be asked: the node as a whole, and its service. Both follow the
 /// node's readiness.
@@ -65,21 +64,19 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 /// One service and what its health follows from.
 struct Watched {
     is_known: bool,
-    node: NodeId,
+    shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     topology: watch::Receiver<Arc<Topology>>,
-    stop: CancellationToken,
 }
 
 impl Watched {
     fn of(node: &ClusterKit, service: &str) -> Self {
-        let shared = node.shared();
+        let shared = Arc::clone(node.shared());
         Self {
             is_known: NAMES.contains(&service),
-            node: shared.node.clone(),
             phase: shared.phase.subscribe(),
             topology: shared.topology.subscribe(),
-            stop: shared.stop.clone(),
+            shared,
         }
     }
 
@@ -91,14 +88,18 @@ impl Watched {
         }
     }
 
-    /// Takes part, does not drain, and goes on.
+    /// Takes part, is in touch with the controller, does not drain, and goes on: what `/readyz` asks.
     fn is_ready(&self) -> bool {
         let takes_part = matches!(*self.phase.borrow(), Phase::Ready);
-        takes_part && !self.is_leaving() && !self.stop.is_cancelled()
+        takes_part && self.shared.has_controller() && !self.is_leaving() && !self.is_stopping()
     }
 
     fn is_leaving(&self) -> bool {
-        self.topology.borrow().node(&self.node).is_some_and(|node| node.stage != Stage::Member)
+        self.topology.borrow().node(&self.shared.node).is_some_and(|node| node.stage != Stage::Member)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
     }
 
     /// The status, and then each other one, until the node stops.
@@ -118,19 +119,23 @@ impl Watched {
             if told != Some(status) {
                 return Some(status);
             }
-            if self.stop.is_cancelled() {
+            if self.is_stopping() {
                 return None;
             }
             self.change().await;
         }
     }
 
+    /// Waits for what may change the status. Losing touch with the controller is no event, so the
+    /// status is looked at from time to time as well.
     async fn change(&mut self) {
+        let look = self.shared.now() + HEALTH_INTERVAL;
         // The senders live until the node has stopped.
         tokio::select! {
             _ = self.phase.changed() => {}
             _ = self.topology.changed() => {}
-            () = self.stop.cancelled() => {}
+            () = self.shared.settings.clock.sleep_until(look) => {}
+            () = self.shared.stop.cancelled() => {}
         }
     }
 }

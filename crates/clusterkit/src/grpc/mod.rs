@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use self::health::HealthApi;
-pub use self::limits::{REQUEST_BYTES_MAX, STREAMS_MAX, TOPOLOGY_BYTES_MAX};
+pub use self::limits::{HEALTH_INTERVAL, REQUEST_BYTES_MAX, STREAMS_MAX, TOPOLOGY_BYTES_MAX};
 use self::service::ClusterApi;
 use self::streams::Streams;
 use crate::handle::ClusterKit;

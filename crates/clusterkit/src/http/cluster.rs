@@ -23,6 +23,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// How many copies every partition shall have.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ReplicationFactor)]
 #[serde(deny_unknown_fields)]
 struct ReplicationFactorDto {
     /// Copies, leader included, 1 to 15.

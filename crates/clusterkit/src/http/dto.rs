@@ -18,6 +18,7 @@ const SAMPLE_KEYS: [&str; 3] = ["user:1", "{user:1}.cart", "123456789"];
 
 /// Which cluster answers.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Cluster)]
 pub(super) struct ClusterDto {
     /// Its identity: 16 hexadecimal digits.
     pub(super) id: String,
@@ -33,6 +34,7 @@ impl From<&Cluster> for ClusterDto {
 
 /// How a key becomes a partition: everything a client needs to route by itself.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HashConfig)]
 pub(super) struct HashConfigDto {
     /// `crc16-slots`, `fnv1a32`, `md5-be32`, `sha256-be32` or `xxh3-64`.
     #[schema(value_type = String)]
@@ -49,6 +51,7 @@ pub(super) struct HashConfigDto {
 
 /// A key and its partition.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HashSample)]
 pub(super) struct HashSampleDto {
     #[schema(value_type = String)]
     key: &'static str,
@@ -74,6 +77,7 @@ impl From<&Cluster> for HashConfigDto {
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Node)]
 pub(super) struct NodeDto {
     id: String,
     /// `joining`, `alive`, `suspect`, `dead`, `leaving` or `left`.
@@ -126,6 +130,7 @@ impl From<&Node> for NodeDto {
 
 /// A partition.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Partition)]
 pub(super) struct PartitionDto {
     id: u32,
     /// The id with a prefix, as in `partition-5`.
@@ -153,6 +158,7 @@ pub(super) struct PartitionDto {
 
 /// One copy of a partition.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replica)]
 pub(super) struct ReplicaDto {
     node: String,
     /// Which placement it is: a replica that was removed and added again has another.
@@ -161,6 +167,7 @@ pub(super) struct ReplicaDto {
 
 /// A replica on its way.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Movement)]
 pub(super) struct MovementDto {
     /// The node that gives its copy up; none when a copy is only added.
     source: Option<String>,
@@ -196,6 +203,7 @@ impl PartitionDto {
 
 /// How the cluster stands, as the node that answers sees it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
 pub(super) struct HealthDto {
     /// `healthy`, `degraded` or `unavailable`.
     #[schema(value_type = String)]
@@ -208,6 +216,7 @@ pub(super) struct HealthDto {
 
 /// One reason why the cluster is not healthy.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Reason)]
 pub(super) struct ReasonDto {
     /// For programs, as in `node_down`.
     #[schema(value_type = String)]
@@ -245,6 +254,7 @@ pub(super) fn sentence(health: &Health) -> String {
 
 /// What came of a change.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Changed)]
 pub(super) struct ChangedDto {
     /// Whether anything changed; `false` when it was so already.
     changed: bool,
@@ -313,9 +323,10 @@ pub(super) fn checked_limit(limit: Option<usize>, default: usize) -> Result<usiz
 
 /// The two lists, by names of their own in the description.
 macro_rules! page_docs {
-    ($($(#[$doc:meta])* $name:ident($item:ty);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($item:ty) as $shown:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Serialize, ToSchema)]
+        #[schema(as = $shown)]
         pub(super) struct $name {
             /// In order.
             items: Vec<$item>,
@@ -333,9 +344,9 @@ macro_rules! page_docs {
 
 page_docs! {
     /// A page of nodes.
-    NodePageDto(NodeDto);
+    NodePageDto(NodeDto) as NodePage;
     /// A page of partitions.
-    PartitionPageDto(PartitionDto);
+    PartitionPageDto(PartitionDto) as PartitionPage;
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Api {
     fn measure(&self, seen: &Seen, response: &Response) {
         let labels =
             HttpLabels { route: seen.route.clone(), method: seen.method, code: response.status().as_u16() };
-        self.metrics().observe_request(labels, self.now().since(seen.start));
+        self.metrics().observe_request(&labels, self.now().since(seen.start));
     }
 }
 

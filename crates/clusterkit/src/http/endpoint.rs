@@ -10,6 +10,7 @@ use utoipa::openapi::{RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::health::ProbeQuery;
 use super::problem::Code;
 
 /// The media type of JSON.
@@ -51,6 +52,7 @@ pub(super) struct Endpoint {
     pub(super) answers: Vec<Answer>,
     pub(super) alternative: Option<TypeDoc>,
     pub(super) is_conditional: bool,
+    pub(super) is_probe: bool,
     pub(super) codes: Vec<Code>,
     handler: MethodRouter<Api>,
 }
@@ -83,6 +85,7 @@ impl Endpoint {
             answers: Vec::new(),
             alternative: None,
             is_conditional: false,
+            is_probe: false,
             codes: Vec::new(),
             handler,
         }
@@ -135,6 +138,12 @@ impl Endpoint {
     pub(super) fn conditional(mut self) -> Self {
         self.is_conditional = true;
         self.header("if-none-match", "The `ETag` of the version that the client has.")
+    }
+
+    /// Answers 503, and in the same shape, while what it tells of is not so.
+    pub(super) fn probe(mut self) -> Self {
+        self.is_probe = true;
+        self.query::<ProbeQuery>()
     }
 
     /// Fails with these codes.

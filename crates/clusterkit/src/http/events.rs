@@ -157,6 +157,7 @@ struct LostDto {
 
 /// What is remembered.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventList)]
 struct EventListDto {
     /// Oldest first.
     items: Vec<EventDto>,
@@ -164,6 +165,7 @@ struct EventListDto {
 
 /// Something that happened. Fields that its kind does not have are left out.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct EventDto {
     /// Its place: the topology version that brought it, and its number within.
     id: String,

@@ -17,20 +17,18 @@ use crate::handle::ClusterKit;
 use crate::node::Phase;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    let live = |endpoint: Endpoint| {
-        endpoint.query::<ProbeQuery>().text(TEXT, "It lives.").json::<LiveDto>("It lives.")
-    };
+    let live = |endpoint: Endpoint| endpoint.probe().text(TEXT, "It lives.").json::<LiveDto>("It lives.");
     vec![
         live(Endpoint::get("/livez", livez)).summary("Whether the process lives; never whether others do."),
         live(Endpoint::get("/healthz", livez)).summary("The same as `/livez`."),
         Endpoint::get("/readyz", readyz)
             .summary("Whether the node may be given work: 503 while it may not.")
-            .query::<ProbeQuery>()
+            .probe()
             .text(TEXT, "It may.")
             .json::<ReadyDto>("It may."),
         Endpoint::get("/ready", ready)
             .summary("The same as `/readyz`, as JSON.")
-            .query::<ProbeQuery>()
+            .probe()
             .json::<ReadyDto>("It may."),
         Endpoint::get("/health", health)
             .summary("How the cluster stands. 200 as long as the node can answer.")
@@ -44,9 +42,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// How a probe is asked. The handlers read it by hand, since a probe is not to fail for a query.
 #[derive(IntoParams)]
 #[allow(dead_code)]
-struct ProbeQuery {
+pub(super) struct ProbeQuery {
     /// Show every check, also when all is well.
-    #[param(allow_reserved)]
     verbose: Option<String>,
     /// Leave out the checks of these names, separated by commas.
     exclude: Option<String>,
@@ -139,6 +136,7 @@ fn status_code(checks: &[Check]) -> StatusCode {
 
 /// Whether the process lives.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Live)]
 struct LiveDto {
     /// `ok` or `failed`.
     #[schema(value_type = String)]
@@ -158,6 +156,7 @@ async fn livez(State(api): State<Api>, headers: HeaderMap, RawQuery(query): RawQ
 
 /// Whether the node may be given work.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Ready)]
 struct ReadyDto {
     ready: bool,
     /// `ready`, or what is missing.
@@ -202,6 +201,7 @@ fn readiness(ck: &ClusterKit, checks: Vec<Check>) -> Response {
 
 /// How the cluster stands, in few words.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthAnswer)]
 struct HealthAnswerDto {
     /// Whether the node can answer: always `true`.
     success: bool,
@@ -232,6 +232,7 @@ async fn health(State(api): State<Api>) -> Json<HealthAnswerDto> {
 
 /// How the cluster stands, with this node's place in it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthDetailed)]
 struct HealthDetailedDto {
     /// Whether nothing is wrong.
     healthy: bool,

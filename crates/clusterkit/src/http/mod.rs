@@ -73,7 +73,6 @@ use crate::handle::ClusterKit;
 /// # Panics
 ///
 /// Outside a tokio runtime: a task follows the events of the node for its metrics.
-#[must_use]
 pub fn router(ck: &ClusterKit) -> Router {
     let api = Api::new(ck.clone());
     endpoint::router(endpoints())
@@ -157,5 +156,32 @@ impl Api {
 
     fn request_ids(&self) -> &RequestIds {
         &self.0.request_ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_fails_its_request_alone() {
+        let broken = get(async || {
+            if true {
+                panic!("a bug")
+            }
+        });
+        let app = Router::new().route("/", broken).layer(CatchPanicLayer::custom(panicked));
+        for _ in 0..2 {
+            let request = Request::get("/").body(Body::empty()).expect("a request");
+            let response = app.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let rendered = problem::render(response, "/", "r1");
+            assert_eq!(rendered.headers()["content-type"], problem::PROBLEM_JSON);
+        }
     }
 }

@@ -79,6 +79,7 @@ async fn show(State(api): State<Api>, NodeInPath(node): NodeInPath) -> Result<Js
 
 /// Whether a node may be stopped now.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StopCheck)]
 struct StopCheckDto {
     node: String,
     /// Whether nothing speaks against it.
@@ -95,6 +96,7 @@ struct StopCheckDto {
 
 /// One thing that speaks against stopping a node.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StopReason)]
 struct StopReasonDto {
     /// For programs.
     #[schema(value_type = String)]
@@ -140,6 +142,7 @@ struct DrainQuery {
 
 /// What a drain would do.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DrainPlan)]
 struct DrainPlanDto {
     node: String,
     /// Copies that would go to another node.
@@ -154,6 +157,7 @@ struct DrainPlanDto {
 
 /// Where something would go.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlannedMove)]
 struct PlannedMoveDto {
     partition: u32,
     target: String,
@@ -212,6 +216,7 @@ async fn delete(State(api): State<Api>, NodeInPath(node): NodeInPath) -> Result<
 
 /// How a node is removed.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Remove)]
 #[serde(deny_unknown_fields)]
 struct RemoveDto {
     /// Even when it still holds replicas, unless a partition would lose its last good copy.

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::IntoResponse;
-use utoipa::PartialSchema;
 use utoipa::openapi::path::{Operation, OperationBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ComponentsBuilder, OneOfBuilder};
@@ -13,6 +12,7 @@ use utoipa::openapi::{
     Content, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, Required,
     Response, ResponseBuilder, Schema,
 };
+use utoipa::{PartialSchema, ToSchema};
 
 use super::endpoint::{Answer, Endpoint, JSON, TypeDoc};
 use super::problem::{Code, PROBLEM_JSON, ProblemBody};
@@ -87,7 +87,13 @@ fn operation(endpoint: Endpoint, schemas: &mut Schemas) -> Operation {
         let body = RequestBodyBuilder::new().content(JSON, content).required(Some(Required::True)).build();
         operation = operation.request_body(Some(body));
     }
-    operation = operation.response("200", success(endpoint.answers, endpoint.alternative, schemas));
+    let answer = success(endpoint.answers, endpoint.alternative, schemas);
+    if endpoint.is_probe {
+        let failed =
+            ResponseBuilder::from(answer.clone()).description("The same, while it is not so.").build();
+        operation = operation.response("503", failed);
+    }
+    operation = operation.response("200", answer);
     if endpoint.is_conditional {
         operation = operation.response("304", Response::new("The client has this version already."));
     }
@@ -119,7 +125,7 @@ fn one_of(schema: RefOr<Schema>, alternative: Option<RefOr<Schema>>) -> RefOr<Sc
 
 fn failure(codes: &BTreeSet<&'static str>) -> Response {
     let names: Vec<_> = codes.iter().map(|name| format!("`{name}`")).collect();
-    let content = Content::new(Some(Ref::from_schema_name("ProblemBody")));
+    let content = Content::new(Some(Ref::from_schema_name(ProblemBody::name())));
     ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, content).build()
 }
 
@@ -157,5 +163,35 @@ fn tag(path: &str) -> &'static str {
         "/livez" | "/readyz" | "/healthz" | "/health" | "/health/detailed" | "/ready" => "health",
         path if path.starts_with("/metrics") => "metrics",
         _ => "compatible",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_types_share_a_name() {
+        let mut seen: Schemas = BTreeMap::new();
+        let docs = super::super::endpoints().into_iter().flat_map(|endpoint| {
+            let answers = endpoint.answers.into_iter().filter_map(|answer| answer.body);
+            answers.chain(endpoint.alternative).chain(endpoint.body).collect::<Vec<_>>()
+        });
+        for doc in docs.filter(|doc| doc.name != "Vec") {
+            for (name, schema) in doc.others.into_iter().chain([(doc.name, doc.schema)]) {
+                let earlier = seen.insert(name.clone(), schema.clone());
+                assert!(earlier.is_none_or(|earlier| earlier == schema), "{name} names two types");
+            }
+        }
+    }
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own_and_says_what_it_does() {
+        let mut ids = BTreeSet::new();
+        for endpoint in super::super::endpoints() {
+            let id = operation_id(&endpoint.method, endpoint.path);
+            assert!(ids.insert(id.clone()), "{id} twice");
+            assert!(endpoint.summary.ends_with('.') && !endpoint.answers.is_empty(), "{id}");
+        }
     }
 }

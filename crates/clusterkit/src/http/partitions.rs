@@ -42,6 +42,7 @@ async fn list(
 
 /// A partition, and why it stands as it does.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PartitionDetail)]
 struct PartitionDetailDto {
     #[serde(flatten)]
     record: PartitionDto,

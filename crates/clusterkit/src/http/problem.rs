@@ -1,10 +1,10 @@
 //! Errors as RFC 9457 wants them, and the one table from what went wrong to a status code.
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clusterkit_core::control::Rejected;
-use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::id::PartitionId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,7 +59,8 @@ const fn row(status: StatusCode, name: &'static str, title: &'static str, retrya
 
 impl Code {
     /// Every code.
-    pub(super) const ALL: [Self; 24] = [
+    #[cfg(test)]
+    const ALL: [Self; 24] = [
         Self::BodyTooLarge,
         Self::BodyTooSlow,
         Self::ControllerUnknown,
@@ -131,13 +132,12 @@ pub(super) struct Problem {
     code: Code,
     detail: String,
     partition: Option<u32>,
-    leader: Option<String>,
     reasons: Vec<String>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), partition: None, leader: None, reasons: Vec::new() }
+        Self { code, detail: detail.into(), partition: None, reasons: Vec::new() }
     }
 
     pub(super) fn unknown_node(node: impl std::fmt::Display, meant: Option<&str>) -> Self {
@@ -154,11 +154,6 @@ impl Problem {
 
     pub(super) fn partition(mut self, partition: PartitionId) -> Self {
         self.partition = Some(partition.0);
-        self
-    }
-
-    pub(super) fn leader(mut self, leader: Option<&NodeId>) -> Self {
-        self.leader = leader.map(ToString::to_string);
         self
     }
 
@@ -179,7 +174,6 @@ impl Problem {
             request_id: request_id.to_owned(),
             retryable: row.retryable,
             partition: self.partition,
-            leader: self.leader,
             reasons: self.reasons,
         }
     }
@@ -200,7 +194,7 @@ pub(super) fn render(mut response: Response, instance: &str, request_id: &str) -
     let bare = || {
         let has_body = response.headers().contains_key(header::CONTENT_TYPE);
         let code = Code::of_bare(response.status()).filter(|_| !has_body)?;
-        Some(Problem::new(code, bare_detail(code, instance, response.headers())))
+        Some(Problem::new(code, bare_detail(code, instance)))
     };
     let Some(problem) = carried.or_else(bare) else { return response };
     let headers = std::mem::take(response.headers_mut());
@@ -212,12 +206,11 @@ pub(super) fn render(mut response: Response, instance: &str, request_id: &str) -
     rendered
 }
 
-fn bare_detail(code: Code, instance: &str, headers: &HeaderMap) -> String {
+fn bare_detail(code: Code, instance: &str) -> String {
     match code {
         Code::NotFound => format!("there is no route {instance}; /v1/openapi.json lists those that are"),
         Code::MethodNotAllowed => {
-            let allowed = headers.get(header::ALLOW).and_then(|allowed| allowed.to_str().ok());
-            format!("{instance} takes {}", allowed.unwrap_or("another method"))
+            format!("{instance} does not take this method; the header `allow` names those it takes")
         }
         other => other.row().title.to_owned(),
     }
@@ -259,6 +252,7 @@ impl From<Rejected> for Problem {
 
 /// An error, as RFC 9457 describes it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub(super) struct ProblemBody {
     /// Where the error is explained.
     r#type: String,
@@ -279,9 +273,6 @@ pub(super) struct ProblemBody {
     /// The partition that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
-    /// The node that leads the partition.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    leader: Option<String>,
     /// What stands in the way, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,

@@ -70,7 +70,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct ClusterAnswer {
     cluster: ClusterEntry,
     /// None before the cluster formed.
-    hash_config: Option<HashConfig>,
+    hash_config: Option<HashFormat>,
 }
 
 /// The cluster.
@@ -145,7 +145,7 @@ impl From<&Partition> for PartitionEntry {
 
 /// How a key becomes a partition.
 #[derive(Debug, Serialize, ToSchema)]
-struct HashConfig {
+struct HashFormat {
     #[schema(value_type = String)]
     algorithm: &'static str,
     /// How the hash becomes a number, in words.
@@ -158,7 +158,7 @@ struct HashConfig {
     format: &'static str,
 }
 
-impl From<&Cluster> for HashConfig {
+impl From<&Cluster> for HashFormat {
     fn from(cluster: &Cluster) -> Self {
         let (hash, partitions) = (cluster.config.key_hash, cluster.config.partition_count);
         let (encoding, modulo) = match hash {
@@ -189,7 +189,7 @@ impl From<&Topology> for ClusterAnswer {
             partition_map: PartitionMap { partitions: topology.partitions.iter().map(partition).collect() },
             config,
         };
-        Self { cluster: cluster_entry, hash_config: cluster.map(HashConfig::from) }
+        Self { cluster: cluster_entry, hash_config: cluster.map(HashFormat::from) }
     }
 }
 

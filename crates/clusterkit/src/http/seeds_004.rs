@@ -22,7 +22,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/v1/cluster/info", info)
             .summary("Who this node is, and who else is in the cluster.")
-            .json::<ClusterInfo>("The node and the members."),
+            .json::<NodeAndMembers>("The node and the members."),
         Endpoint::get("/v1/cluster/members", members)
             .summary("The members alone.")
             .json::<Vec<MemberEntry>>("The members."),
@@ -53,7 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// Who a node is, and who else is in its cluster.
 #[derive(Debug, Serialize, ToSchema)]
-struct ClusterInfo {
+struct NodeAndMembers {
     /// The node that answers.
     local_id: String,
     /// Where other nodes reach it: what `--seeds` of a node that shall join may name.
@@ -103,14 +103,14 @@ fn member_entries(topology: &Topology, controller: Option<&NodeId>) -> Vec<Membe
     topology.nodes.values().map(|node| MemberEntry::new(node, controller)).collect()
 }
 
-async fn info(State(api): State<Api>) -> Json<ClusterInfo> {
+async fn info(State(api): State<Api>) -> Json<NodeAndMembers> {
     let (topology, controller) = (api.ck().topology(), api.ck().shared().controller_node());
     let cluster = topology.cluster.as_deref();
     let looked_for = || api.ck().shared().settings.cluster_name.clone();
-    Json(ClusterInfo {
+    Json(NodeAndMembers {
         local_id: api.ck().node_id().to_string(),
-        node_addr: api.ck().node_addr().to_owned(),
-        public_addr: api.ck().public_addr().to_owned(),
+        node_addr: api.ck().node_addr().to_string(),
+        public_addr: api.ck().public_addr().to_string(),
         cluster_name: cluster.map_or_else(looked_for, |cluster| cluster.name.clone()),
         cluster_id: cluster.map(|cluster| cluster.id.to_string()),
         leader: controller.as_ref().map(ToString::to_string).unwrap_or_default(),

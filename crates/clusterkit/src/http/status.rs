@@ -29,6 +29,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// How the cluster stands, as one node sees it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
 struct StatusDto {
     /// The node that says so.
     node: String,
@@ -55,6 +56,7 @@ struct StatusDto {
 
 /// The control plane, as one node sees it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ControlPlane)]
 pub(super) struct ControlPlaneDto {
     /// What this node is in it: `leader`, `follower`, `candidate`, `learner`, `starting` or
     /// `shutdown`.
@@ -89,6 +91,7 @@ impl From<&ControlPlaneStatus> for ControlPlaneDto {
 
 /// Partitions by how they stand.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PartitionCounts)]
 pub(super) struct PartitionCountsDto {
     total: u32,
     /// Led, with all copies in sync on living nodes.
@@ -116,6 +119,7 @@ impl From<&Stats> for PartitionCountsDto {
 
 /// A node in the status.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NodeStatus)]
 struct NodeStatusDto {
     id: String,
     /// `joining`, `alive`, `suspect`, `dead`, `leaving` or `left`.

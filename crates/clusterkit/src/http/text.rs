@@ -59,15 +59,19 @@ fn bare(name: &str) -> Vec<u8> {
     name.bytes().filter(|byte| !matches!(byte, b'_' | b'-')).map(|byte| byte.to_ascii_lowercase()).collect()
 }
 
-/// How many bytes to insert, delete or replace (Wagner and Fischer, row by row).
+/// How many bytes to insert, delete, replace or swap with the next one (optimal string alignment,
+/// three rows at a time).
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let mut above = row.clone();
+    for i in 1..=a.len() {
+        let two_above = std::mem::replace(&mut above, row.clone());
+        row[0] = i;
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let is_swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            let swapped = if is_swap { two_above[j - 2] + 1 } else { usize::MAX };
+            row[j] = replaced.min(swapped).min(above[j] + 1).min(row[j - 1] + 1);
         }
     }
     row[b.len()]
@@ -107,6 +111,8 @@ mod tests {
         check("node-id", Some("node_id"));
         check("nod_id", Some("node_id"));
         check("raft_adr", Some("raft_addr"));
+        check("addr", Some("addr"));
+        check("adrd", Some("addr"));
         check("colour", None);
         check("", None);
     }

@@ -59,6 +59,7 @@ pub(super) struct KeyQuery {
 
 /// One version of the cluster, as far as clients need it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Topology)]
 struct TopologyDto {
     /// None before the cluster formed.
     cluster: Option<ClusterDto>,
@@ -137,6 +138,7 @@ async fn wait_past(api: &Api, known: RouteVersion, wait: Duration, closing: &Clo
 
 /// Where requests for a key go.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Route)]
 struct RouteDto {
     /// The key, when it is text.
     key: Option<String>,
@@ -157,6 +159,7 @@ struct RouteDto {
 
 /// A node that a request may go to.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RouteNode)]
 struct RouteNodeDto {
     id: String,
     /// Where clients reach it.

@@ -19,25 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
 }
 
 /// A request under construction.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     method: Method,
     path: String,
     headers: Vec<(HeaderName, String)>,
@@ -45,26 +45,26 @@ pub struct Ask {
 }
 
 impl Ask {
-    pub fn new(method: &str, path: &str) -> Self {
+    pub(crate) fn new(method: &str, path: &str) -> Self {
         let method = method.parse().expect("a method");
         Self { method, path: path.to_owned(), headers: Vec::new(), body: Bytes::new() }
     }
 
-    pub fn get(path: &str) -> Self {
+    pub(crate) fn get(path: &str) -> Self {
         Self::new("GET", path)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.parse().expect("a header name"), value.to_owned()));
         self
     }
 
-    pub fn body(mut self, media_type: &str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn body(mut self, media_type: &str, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self.header(CONTENT_TYPE.as_str(), media_type)
     }
 
-    pub fn json(self, body: &str) -> Self {
+    pub(crate) fn json(self, body: &str) -> Self {
         self.body("application/json", body.to_owned())
     }
 
@@ -77,7 +77,7 @@ impl Ask {
     }
 
     /// The answer's head; the body is read as it comes.
-    pub async fn open(self, addr: SocketAddr) -> Response<Incoming> {
+    pub(crate) async fn open(self, addr: SocketAddr) -> Response<Incoming> {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
@@ -86,12 +86,12 @@ impl Ask {
     }
 
     /// The whole answer.
-    pub async fn send(self, addr: SocketAddr) -> Reply {
+    pub(crate) async fn send(self, addr: SocketAddr) -> Reply {
         read(self.open(addr).await).await
     }
 
     /// The whole answer, over HTTP/2.
-    pub async fn send_http2(mut self, addr: SocketAddr) -> Reply {
+    pub(crate) async fn send_http2(mut self, addr: SocketAddr) -> Reply {
         self.path = format!("http://{addr}{}", self.path);
         let stream = TcpStream::connect(addr).await.expect("a connection");
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -108,12 +108,12 @@ async fn read(response: Response<Incoming>) -> Reply {
     Reply { status: parts.status, headers: parts.headers, text }
 }
 
-pub async fn get(addr: SocketAddr, path: &str) -> Reply {
+pub(crate) async fn get(addr: SocketAddr, path: &str) -> Reply {
     Ask::get(path).send(addr).await
 }
 
 /// The JSON of a route that answers 200.
-pub async fn get_json(addr: SocketAddr, path: &str) -> Value {
+pub(crate) async fn get_json(addr: SocketAddr, path: &str) -> Value {
     let reply = get(addr, path).await;
     assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.text);
     assert_eq!(reply.header("content-type"), "application/json", "{path}");
@@ -121,13 +121,13 @@ pub async fn get_json(addr: SocketAddr, path: &str) -> Value {
 }
 
 /// A stream of events, read frame by frame.
-pub struct EventStream {
+pub(crate) struct EventStream {
     body: Incoming,
     read: String,
 }
 
 impl EventStream {
-    pub async fn open(ask: Ask, addr: SocketAddr) -> Self {
+    pub(crate) async fn open(ask: Ask, addr: SocketAddr) -> Self {
         let response = ask.open(addr).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
@@ -135,12 +135,19 @@ impl EventStream {
     }
 
     /// The next event as `(id, kind, data)`; `None` when the stream ends. Skips what has no data.
-    pub async fn next(&mut self) -> Option<(String, String, Value)> {
+    pub(crate) async fn next(&mut self) -> Option<(String, String, Value)> {
         loop {
             while let Some((event, rest)) = self.read.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.read = rest;
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+                let field = |name: &str| {
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned()
+                };
                 if let Ok(data) = serde_json::from_str(&field("data:")) {
                     return Some((field("id:"), field("event:"), data));
                 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every series with its value.
-pub type Series = BTreeMap<String, f64>;
+pub(crate) type Series = BTreeMap<String, f64>;
 
 /// Checks an exposition in the text format 0.0.4, and gives its series.
-pub fn lint(text: &str) -> Series {
+pub(crate) fn lint(text: &str) -> Series {
     let (mut helped, mut types, mut series) = (BTreeSet::new(), BTreeMap::new(), Series::new());
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {

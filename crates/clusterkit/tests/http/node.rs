@@ -15,23 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at something that nobody announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-pub struct TestNode {
-    pub ck: ClusterKit,
-    pub addr: SocketAddr,
-    pub close: CancellationToken,
-    pub served: JoinHandle<()>,
+pub(crate) struct TestNode {
+    pub(crate) ck: ClusterKit,
+    pub(crate) addr: SocketAddr,
+    pub(crate) close: CancellationToken,
+    pub(crate) served: JoinHandle<()>,
     _dir: TempDir,
 }
 
 /// A node that has the cluster to itself, or joins the one that `seeds` are of.
-pub async fn start(name: &str, seeds: &[String]) -> TestNode {
+pub(crate) async fn start(name: &str, seeds: &[String]) -> TestNode {
     let node = launch(name, seeds).await;
     node.ck.ready().await.expect("a member");
     node
 }
 
 /// A node whose port is served while it looks for its cluster.
-pub async fn launch(name: &str, seeds: &[String]) -> TestNode {
+pub(crate) async fn launch(name: &str, seeds: &[String]) -> TestNode {
     let dir = tempfile::tempdir().expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
@@ -46,14 +46,14 @@ pub async fn launch(name: &str, seeds: &[String]) -> TestNode {
 }
 
 /// One node, ready, with its partitions led.
-pub async fn single() -> TestNode {
+pub(crate) async fn single() -> TestNode {
     let node = start("node-1", &[]).await;
     wait_for(&node.ck, |topology| topology.partitions.iter().all(|record| record.leader.is_some())).await;
     node
 }
 
 /// Three nodes with every partition on each of them. The second and third are told public addresses.
-pub async fn three() -> Vec<TestNode> {
+pub(crate) async fn three() -> Vec<TestNode> {
     let first = start("node-1", &[]).await;
     let seeds = [first.addr.to_string()];
     let (second, third) = tokio::join!(start("node-2", &seeds), start("node-3", &seeds));
@@ -66,7 +66,7 @@ pub async fn three() -> Vec<TestNode> {
 }
 
 /// Whether every partition has `copies` in sync, and nothing is under way.
-pub fn is_whole(topology: &Topology, copies: usize) -> bool {
+pub(crate) fn is_whole(topology: &Topology, copies: usize) -> bool {
     topology.partitions.iter().all(|record| {
         record.leader.is_some()
             && record.in_sync.len() == copies
@@ -76,14 +76,14 @@ pub fn is_whole(topology: &Topology, copies: usize) -> bool {
     })
 }
 
-pub async fn wait_for(ck: &ClusterKit, wanted: impl Fn(&Topology) -> bool) {
+pub(crate) async fn wait_for(ck: &ClusterKit, wanted: impl Fn(&Topology) -> bool) {
     let mut watch = ck.watch();
     let found = timeout(PATIENCE, watch.wait_for(wanted)).await;
     assert!(matches!(found, Ok(Some(_))), "not in time: {:?}", ck.topology());
 }
 
 /// Waits for what no event announces.
-pub async fn eventually(what: &str, wanted: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, wanted: impl Fn() -> bool) {
     let looking = async {
         let mut looks = interval(LOOK_AGAIN);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

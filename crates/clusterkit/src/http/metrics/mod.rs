@@ -74,7 +74,7 @@ impl Metrics {
         Self { registry, requests, _observer: AbortOnDropHandle::new(observer) }
     }
 
-    pub(super) fn observe_request(&self, labels: HttpLabels, took: Duration) {
+    pub(super) fn observe_request(&self, labels: &HttpLabels, took: Duration) {
         self.requests.observe(labels, took);
     }
 }
@@ -93,12 +93,12 @@ impl Requests {
         Self { durations, count: AtomicU64::new(0), errors: AtomicU64::new(0) }
     }
 
-    fn observe(&self, labels: HttpLabels, took: Duration) {
+    fn observe(&self, labels: &HttpLabels, took: Duration) {
         self.count.fetch_add(1, Ordering::Relaxed);
         if labels.code >= 500 {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
-        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+        self.durations.get_or_create(labels).observe(took.as_secs_f64());
     }
 }
 
@@ -137,6 +137,7 @@ fn exposition(registry: &Registry) -> Result<Response, Problem> {
 
 /// A few metrics.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Metrics)]
 struct MetricsDto {
     node_count: usize,
     partition_count: usize,

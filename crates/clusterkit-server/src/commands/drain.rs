@@ -1,0 +1,164 @@
+//! `clusterkit node drain`: the one command that takes long.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::signal;
+
+use super::node::{changed, path};
+use super::{Outcome, client, print, print_json, read};
+use crate::cli::{Drain, Output};
+use crate::client::{Client, ClientError};
+use crate::failure::{EXIT_FAILED, Failure};
+use crate::terminal::{self, Progress};
+use crate::view::{DrainPlan, NodeStatus, Status};
+
+/// Between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
+/// How long the node that is asked may be silent before the waiting ends.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// What shells say of a command that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+pub(super) fn run(drain: &Drain) -> Outcome {
+    let client = client(&drain.remote)?;
+    if drain.dry_run {
+        let answer = client.post(&path(&drain.node, "/drain?dry_run=true"), &json!({}))?;
+        print(&drain.remote, answer, |found| plan(&drain.node, found))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer: Value = client.post(&path(&drain.node, "/drain"), &json!({}))?;
+    if drain.no_wait {
+        let before = format!("{} was leaving already", drain.node);
+        return changed(&drain.remote, &answer, &format!("{} is leaving", drain.node), &before);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(wait(drain, &client));
+    runtime.shutdown_background();
+    outcome
+}
+
+fn plan(node: &str, plan: &DrainPlan) -> String {
+    let (moves, leads, drops) = (plan.moves.len(), plan.leads.len(), plan.drops.len());
+    let mut text = format!("{node} would give away {moves} copies and the lead of {leads} partitions\n");
+    let rows = plan.moves.iter().map(|planned| [planned.partition.to_string(), planned.target.clone()]);
+    if moves > 0 {
+        text.push_str(&format!("\n{}", super::table::columns(["PARTITION", "COPY GOES TO"], rows)));
+    }
+    if drops > 0 {
+        text.push_str(&format!("\n{drops} partitions would have one copy less, since there are fewer nodes than copies\n"));
+    }
+    if !plan.leaves {
+        text.push_str("\nIt could not leave then: there is no place for the rest.\n");
+    }
+    text
+}
+
+/// Waits for the end, or for Ctrl-C, which ends nothing but the waiting.
+async fn wait(drain: &Drain, client: &Client) -> Outcome {
+    let mut progress = Progress::default();
+    let ended = tokio::select! {
+        ended = until_left(drain, client, &mut progress) => ended,
+        _ = signal::ctrl_c() => {
+            progress.finish()?;
+            let node = &drain.node;
+            terminal::say(&format!(
+                "{node} goes on leaving; `clusterkit node list` shows how far it is, `clusterkit node cancel-drain {node}` makes it stay"
+            ))?;
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+    };
+    progress.finish()?;
+    let has_left = ended?;
+    match drain.remote.format.output {
+        Output::Json => print_json(&json!({ "node": drain.node, "left": has_left }))?,
+        Output::Table if has_left => terminal::say(&format!("{} has left: its process may be stopped", drain.node))?,
+        Output::Table => terminal::say(&format!("{} stays: its drain was cancelled", drain.node))?,
+    }
+    Ok(if has_left { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+}
+
+/// Whether the node has left in the end, or stays because somebody cancelled.
+async fn until_left(drain: &Drain, client: &Client, progress: &mut Progress) -> Result<bool, Failure> {
+    let (mut heard, mut copies_first) = (Instant::now(), None);
+    loop {
+        match look(client).await {
+            Ok(answer) => {
+                heard = Instant::now();
+                let status: Status = read(&drain.remote, answer)?;
+                match Standing::of(&status, &drain.node) {
+                    Standing::Left => return Ok(true),
+                    Standing::Stays => return Ok(false),
+                    Standing::Leaving { copies, leads } => {
+                        let all = *copies_first.get_or_insert(copies);
+                        if drain.remote.format.output == Output::Table {
+                            progress.show(&line(&drain.node, copies, all.max(copies), leads))?;
+                        }
+                    }
+                }
+            }
+            Err(error) if error.is_unreachable() && heard.elapsed() < SILENCE_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+async fn look(client: &Client) -> Result<Value, ClientError> {
+    let asking = client.clone();
+    let answer = tokio::task::spawn_blocking(move || asking.get("/v1/status")).await;
+    let gone = || ClientError::Unreachable { url: client.url().to_owned(), reason: "interrupted".to_owned() };
+    answer.unwrap_or_else(|_| Err(gone()))
+}
+
+fn line(node: &str, copies: u32, all: u32, leads: u32) -> String {
+    format!("{node} is leaving: {} of {all} copies handed over, {leads} partitions still led", all - copies)
+}
+
+/// How far a drain is.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Leaving { copies: u32, leads: u32 },
+    Left,
+    Stays,
+}
+
+impl Standing {
+    fn of(status: &Status, node: &str) -> Self {
+        match status.nodes.iter().find(|row| row.id == node) {
+            None => Self::Left,
+            Some(NodeStatus { status, .. }) if status == "left" => Self::Left,
+            // A node that dies while it drains goes on draining, as far as others can do it.
+            Some(NodeStatus { status, .. }) if status == "alive" || status == "suspect" => Self::Stays,
+            Some(row) => Self::Leaving { copies: row.replicas, leads: row.leaders },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_what_is_handed_over() {
+        assert_eq!(line("a", 64, 64, 20), "a is leaving: 0 of 64 copies handed over, 20 partitions still led");
+        assert_eq!(line("a", 4, 64, 0), "a is leaving: 60 of 64 copies handed over, 0 partitions still led");
+    }
+
+    #[test]
+    fn a_plan_says_what_goes_where_and_what_is_lost() {
+        let text = |leaves: bool, drops: &[u32]| {
+            let found = json!({
+                "moves": [{"partition": 3, "target": "b"}], "leads": [], "drops": drops, "leaves": leaves,
+            });
+            plan("a", &serde_json::from_value(found).expect("a plan"))
+        };
+        assert_eq!(
+            text(true, &[]),
+            "a would give away 1 copies and the lead of 0 partitions\n\nPARTITION  COPY GOES TO\n3          b\n"
+        );
+        assert!(text(true, &[4]).ends_with("1 partitions would have one copy less, since there are fewer nodes than copies\n"));
+        assert!(text(false, &[]).ends_with("It could not leave then: there is no place for the rest.\n"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Why a command ended badly: one line for people, one exit code for scripts.
+
+use std::io;
+
+use clusterkit::StartError;
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+
+/// The exit code of a command that could not do what it was asked for.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// The exit code of settings and arguments that cannot be meant.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// The exit code when no node can be reached.
+pub(crate) const EXIT_UNREACHABLE: u8 = 3;
+
+/// The text of each is the whole line that the user sees after `error: `.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// A node could not be asked, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Settings cannot be meant. Nothing was touched.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A development cluster cannot begin.
+    #[error(transparent)]
+    Dev(#[from] crate::dev::DevError),
+    /// A public port cannot be listened on. Nothing was touched.
+    #[error("cannot listen for clients on {addr}: {source}; choose another {option}")]
+    Listen { option: &'static str, addr: String, source: io::Error },
+    /// The log level is none.
+    #[error("--log-level {text:?}: {reason}")]
+    LogLevel { text: String, reason: String },
+    /// The node ran, and broke.
+    #[error("the node has failed: {0}")]
+    NodeFailed(StartError),
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// Nothing serves the public port any more, and nobody asked for that.
+    #[error("the public port has failed; the log says why")]
+    PublicPortEnded,
+    /// The process cannot even begin.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// The node could not become part of its cluster.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A second signal, or the end of the time for stopping.
+    #[error("stopped at once, {reason}; what was promised is on disk, and the others find out by themselves")]
+    StoppedAtOnce { reason: &'static str },
+    /// The cluster did not come to stand as was waited for.
+    #[error("not {wanted} after {waited}: {last}")]
+    WaitedInVain { wanted: &'static str, waited: String, last: String, exit: u8 },
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::LogLevel { .. } | Self::Start(StartError::Settings(_)) => EXIT_USAGE,
+            Self::Client(error) if error.is_unreachable() => EXIT_UNREACHABLE,
+            Self::WaitedInVain { exit, .. } => *exit,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// Whether anybody should be told: nobody reads what a closed pipe would have carried.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.exit_code() == 0
+    }
+}
+
+/// Writing to standard output is the only IO without a variant of its own.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}

@@ -1,0 +1,8 @@
+//! The built binary, as processes with real sockets and real disks.
+
+mod cluster;
+mod dev;
+mod formation;
+mod harness;
+mod refusals;
+mod serve;
