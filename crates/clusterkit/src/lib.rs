@@ -27,8 +27,8 @@ mod status;
 mod stop_check;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-#[doc(hidden)]
-pub mod transport;
+#[allow(unreachable_pub, reason = "it is written as a library of its own: what it offers the node is `pub`")]
+mod transport;
 
 pub use clusterkit_core as core;
 pub use clusterkit_core::control::ControllerConfig;

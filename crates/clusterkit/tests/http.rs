@@ -100,7 +100,7 @@ async fn a_long_poll_is_answered_as_soon_as_routes_change() {
     let tag = get(node.addr, "/v1/topology").await.header("etag").to_owned();
     let waiting = Ask::get("/v1/topology?wait=30s").header("if-none-match", &tag).send(node.addr);
     let waiting = tokio::spawn(waiting);
-    let second = start("node-2", &[node.ck.node_addr().to_owned()]).await;
+    let second = start("node-2", &[node.ck.node_addr()]).await;
     let answer = timeout(PATIENCE, waiting).await.expect("in time").expect("an answer");
     assert_eq!(answer.status, 200);
     assert_ne!(answer.header("etag"), tag);

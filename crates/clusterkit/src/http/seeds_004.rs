@@ -109,8 +109,8 @@ async fn info(State(api): State<Api>) -> Json<NodeAndMembers> {
     let looked_for = || api.ck().shared().settings.cluster_name.clone();
     Json(NodeAndMembers {
         local_id: api.ck().node_id().to_string(),
-        node_addr: api.ck().node_addr().to_string(),
-        public_addr: api.ck().public_addr().to_string(),
+        node_addr: api.ck().node_addr(),
+        public_addr: api.ck().public_addr(),
         cluster_name: cluster.map_or_else(looked_for, |cluster| cluster.name.clone()),
         cluster_id: cluster.map(|cluster| cluster.id.to_string()),
         leader: controller.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, NodeId};
-pub use clusterkit_wire::hello::{Class, Identity, Refusal};
+pub use clusterkit_wire::hello::{Class, Identity};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub use self::limits::Limits;
 use self::limits::{CALL_TIMEOUT_MAX, LINK_ATTEMPTS_MAX, LOSSES_MAX};
 use self::link::Links;
 pub use self::probe::ProbeOutcome;
-pub use self::public::{AskError, PublicAnswer, ask_public};
+pub use self::public::ask_public;
 use crate::net::{BoxFuture, Net};
 
 /// What a transport needs to start.
@@ -208,6 +208,7 @@ pub struct Peer {
     /// The cluster it belongs to as of this request.
     pub cluster: Option<ClusterId>,
     /// The class of the connection on which it asks.
+    #[allow(dead_code, reason = "tests tell the connections of a node apart by it")]
     pub class: Class,
 }
 

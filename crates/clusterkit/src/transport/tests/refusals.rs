@@ -1,4 +1,5 @@
 use super::*;
+use clusterkit_wire::hello::Refusal;
 
 fn of_cluster(node: &str, cluster: Option<u64>) -> Identity {
     Identity { cluster: cluster.map(ClusterId), ..identity(node) }

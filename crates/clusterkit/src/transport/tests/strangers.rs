@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
 use super::*;
 use crate::net::{Connection, Listener};
+use crate::transport::public::{AskError, PublicAnswer};
+use clusterkit_wire::hello::Refusal;
 
 /// Listens on host `stranger` and serves every connection with `serve`.
 async fn stranger<F>(net: &MemNet, serve: fn(Connection) -> F)

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::TcpNet;
+use clusterkit_wire::hello::Refusal;
 
 async fn tcp_node(node: &str) -> Node {
     start(Arc::new(TcpNet), "127.0.0.1:0", identity(node), Limits::default()).await
