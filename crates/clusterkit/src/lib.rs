@@ -47,3 +47,8 @@ pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, I
 pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, Route, TopologyWatch};
 pub use self::status::{ControlPlaneStatus, NodeShare, Stats, Status};
 pub use self::stop_check::{StopCheck, StopReason};
+
+/// The examples of the front page of the project, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
