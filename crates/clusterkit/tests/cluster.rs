@@ -134,6 +134,21 @@ async fn a_killed_node_is_found_dead_well_before_its_silence_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_killed_controller_is_replaced_without_waiting_for_its_silence() {
+    for _ in 0..5 {
+        let mut cluster = Cluster::start(5).await;
+        cluster.until(1, "healthy", healthy).await;
+        let controller = cluster.node(1).status().control_plane.controller.unwrap();
+        let victim = (1..=5).find(|number| id(*number) == controller).unwrap();
+        let witness = (1..=5).find(|number| *number != victim).unwrap();
+        let start = tokio::time::Instant::now();
+        cluster.kill(victim).await;
+        cluster.until(witness, "the living lead", led_without(victim)).await;
+        assert!(start.elapsed() < Duration::from_millis(300), "it took {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_node_keeps_its_identity() {
     let mut cluster = Cluster::start(3).await;
     let before = (cluster.node(2).store_id(), cluster.node(2).incarnation());

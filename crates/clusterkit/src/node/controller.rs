@@ -191,7 +191,7 @@ impl<'a> Reign<'a> {
     }
 
     /// The old controller's silence counts from when this node last heard it, so that a frozen
-    /// controller costs no second timeout.
+    /// controller costs no second timeout; and it is probed, so that a dead one costs none.
     fn take_over_silence(&self, controller: &mut Controller) {
         let contact = *self.shared.leader_contact.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((store, at)) = contact else { return };
@@ -200,6 +200,8 @@ impl<'a> Reign<'a> {
             view.state.topology.nodes.values().find(|node| node.store == store && store != self.shared.store);
         if let Some(node) = node {
             controller.assume_heard(self.shared.now(), &node.id, at);
+            // Its connections broke, if they did, before this node was in charge: ask once.
+            controller.handle_connection_lost(self.shared.now(), &node.id);
         }
     }
 

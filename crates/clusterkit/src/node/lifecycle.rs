@@ -16,7 +16,7 @@ use super::cluster::{self, ClusterInput};
 use super::controller::{self, ControllerInput, INBOX_MAX};
 use super::identity::{DataDir, Membership};
 use super::shared::{Counters, Phase, Shared, StopReason};
-use super::{agent, register, service::NodeService};
+use super::{agent, campaign, register, service::NodeService};
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftOptions};
 use crate::error::StartError;
@@ -261,6 +261,7 @@ fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, 
     let inbox = std::mem::replace(&mut inboxes.controller, closed);
     shared.tracker.spawn(controller::run(Arc::clone(shared), raft.clone(), membership.clone(), inbox));
     shared.tracker.spawn(publish(Arc::clone(shared), raft.clone()));
+    shared.tracker.spawn(campaign::run(Arc::clone(shared), raft.clone()));
 }
 
 /// Publishes each applied state and notes where everybody listens.

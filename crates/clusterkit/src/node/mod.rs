@@ -1,6 +1,7 @@
 //! A running node: the tasks behind the handle, and what they share.
 
 mod agent;
+mod campaign;
 mod cluster;
 mod controller;
 mod identity;

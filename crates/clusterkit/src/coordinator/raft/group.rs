@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub(crate) struct RaftOptions {
 pub(crate) struct RaftGroup {
     raft: Raft,
     store: StoreId,
+    /// The term in which this node stands although voters heard the leader lately.
+    forced_term: Arc<AtomicU64>,
     views: watch::Receiver<Arc<View>>,
 }
 
@@ -108,10 +111,12 @@ impl RaftGroup {
         let (sender, views) = watch::channel(Arc::new(View::default()));
         let machine = StateMachine::open(worker, recovered.snapshot.as_deref(), sender, options.events)?;
         let config = Arc::new(raft_config(&options.cluster_name).validate().map_err(io::Error::other)?);
-        let network = NetworkFactory { transport: options.transport, book: options.book };
+        let forced_term = Arc::new(AtomicU64::new(0));
+        let (transport, book) = (options.transport, options.book);
+        let network = NetworkFactory { transport, book, forced_term: Arc::clone(&forced_term) };
         let raft =
             Raft::new(options.store.0, config, network, log, machine).await.map_err(io::Error::other)?;
-        Ok(Self { raft, store: options.store, views })
+        Ok(Self { raft, store: options.store, forced_term, views })
     }
 
     /// Makes a new group of these voters. Every one of them may do it with the same set: the votes
@@ -280,6 +285,16 @@ impl RaftGroup {
     /// Asks another voter to take over. Returns as soon as it was asked.
     pub(crate) async fn transfer_leadership(&self, to: StoreId) -> Result<(), ProposeError> {
         Ok(self.raft.trigger().transfer_leader(to.0).await?)
+    }
+
+    /// Stands for election in the term after `term`, whose leader is known to be dead. Voters are
+    /// told that it is, so that they do not wait until its lease is over: nothing here reads under
+    /// that lease.
+    pub(crate) async fn campaign(&self, term: u64) {
+        self.forced_term.store(term + 1, Ordering::Relaxed);
+        if let Err(error) = self.raft.trigger().elect(false).await {
+            tracing::warn!(target: "clusterkit::raft", %error, "cannot stand for election");
+        }
     }
 
     /// Numbers for status pages and metrics.

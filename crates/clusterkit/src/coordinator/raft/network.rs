@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl AddressBook {
 pub(super) struct NetworkFactory {
     pub(super) transport: Transport,
     pub(super) book: AddressBook,
+    pub(super) forced_term: Arc<AtomicU64>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -56,7 +58,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 
     async fn new_client(&mut self, target: u64, node: &RaftNode) -> Network {
         let (transport, book) = (self.transport.clone(), self.book.clone());
-        Network { transport, book, store: StoreId(target), node: node.clone() }
+        let forced_term = Arc::clone(&self.forced_term);
+        Network { transport, book, forced_term, store: StoreId(target), node: node.clone() }
     }
 }
 
@@ -65,6 +68,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 pub(super) struct Network {
     transport: Transport,
     book: AddressBook,
+    forced_term: Arc<AtomicU64>,
     store: StoreId,
     node: RaftNode,
 }
@@ -109,9 +113,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
 
     async fn vote(
         &mut self,
-        rpc: VoteRequest<TypeConfig>,
+        mut rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        rpc.leadership_transfer |= rpc.vote.leader_id.term == self.forced_term.load(Ordering::Relaxed);
         self.call(kind::RAFT_VOTE, &rpc, option.soft_ttl()).await
     }
 
