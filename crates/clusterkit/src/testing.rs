@@ -134,6 +134,12 @@ impl Cluster {
         self.nodes.keys().copied().collect()
     }
 
+    /// The clock of all nodes.
+    #[must_use]
+    pub fn clock(&self) -> Arc<TokioClock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The network, to be partitioned, delayed and healed.
     #[must_use]
     pub fn net(&self) -> &MemNet {

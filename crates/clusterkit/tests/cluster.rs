@@ -90,6 +90,42 @@ async fn nodes_form_one_cluster_in_any_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn founders_that_cannot_vote_join_as_learners() {
+    let cluster = Cluster::start(7).await;
+    for number in 1..=7 {
+        cluster.until(number, "seven healthy nodes", healthy_with(7)).await;
+    }
+    assert_eq!(cluster.node(7).status().control_plane.voters.len(), 5);
+    agree(&cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_cluster_moves_to_other_addresses() {
+    let mut cluster = Cluster::start(3).await;
+    let before = cluster.until(1, "healthy", healthy).await;
+    for number in 1..=3 {
+        cluster.stop(number).await;
+    }
+    let mut moved = Vec::new();
+    for number in 1..=3 {
+        let host = format!("new-{number}");
+        let net = Arc::new(cluster.net().host(&host));
+        let (clock, disk) = (cluster.clock(), Arc::new(cluster.disk(number).clone()));
+        let builder = cluster.builder(number).environment(clock, net, disk);
+        let builder =
+            builder.listen(&format!("{host}:7000")).seeds(["new-1:7000", "new-2:7000", "new-3:7000"]);
+        moved.push(builder.launch().await.unwrap());
+    }
+    for node in &moved {
+        node.ready().await.unwrap();
+        let moved =
+            |topology: &Topology| topology.nodes.values().all(|node| node.node_addr.starts_with("new-"));
+        let topology = node.watch().wait_for(|topology| healthy(topology) && moved(topology)).await.unwrap();
+        assert_eq!(topology.cluster, before.cluster);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_forms_a_cluster_before_all_expected_nodes_are_there() {
     let mut cluster = Cluster::new();
     cluster.launch([1, 2], |builder| builder.expect(3)).await;

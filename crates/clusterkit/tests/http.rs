@@ -846,8 +846,6 @@ mod several {
     /// The moves of the drain show in the metrics, and requests that were passed on to the
     /// controller show as such.
     async fn check_moves(node: &TestNode) {
-        std::fs::write("/tmp/metrics.txt", get(node.addr, "/metrics").await.text).unwrap();
-        std::fs::write("/tmp/metrics_p.txt", get(node.addr, "/metrics/partitions").await.text).unwrap();
         let series = metrics_until(node.addr, "clusterkit_events_total{kind=\"node_removed\"}").await;
         assert!(series["clusterkit_partition_migrations_total"] >= 1.0);
         assert!(series["clusterkit_rebalance_total"] >= 1.0);

@@ -27,6 +27,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct ReplicationFactorDto {
     /// Copies, leader included, 1 to 15.
+    #[schema(minimum = 1, maximum = 15)]
     replication_factor: u32,
 }
 

@@ -277,6 +277,7 @@ impl IntoResponse for ChangedDto {
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
     /// Items at most, 1 to 1,000.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Where the page before ended: its `next_cursor`.
     cursor: Option<String>,

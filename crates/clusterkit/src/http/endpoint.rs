@@ -5,9 +5,9 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 use utoipa::openapi::path::{HttpMethod, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::Schema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{RefOr, Required};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::Api;
 use super::health::ProbeQuery;
@@ -106,7 +106,7 @@ impl Endpoint {
     pub(super) fn header(mut self, name: &str, description: &str) -> Self {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
         let parameter = parameter.required(Required::False).description(Some(description));
-        self.parameters.push(parameter.schema(Some(String::schema_of())).build());
+        self.parameters.push(parameter.schema(Some(String::schema())).build());
         self
     }
 
@@ -174,22 +174,12 @@ pub(super) fn router(endpoints: Vec<Endpoint>) -> Router<Api> {
 
 fn path_parameter(segment: &str) -> Option<Parameter> {
     let name = segment.strip_prefix('{')?.strip_suffix('}')?;
-    let description = match name {
-        "partition" => "A partition, as `5` or `partition-5`.",
-        _ => "The id of a node.",
+    let (description, pattern) = match name {
+        "partition" => ("A partition, as `5` or `partition-5`.", "^(partition-)?[0-9]{1,9}$"),
+        _ => ("The id of a node.", "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
     };
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).build();
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
     let parameter = parameter.required(Required::True).description(Some(description));
-    Some(parameter.schema(Some(String::schema_of())).build())
-}
-
-/// The schema of a type that needs no name.
-trait SchemaOf {
-    fn schema_of() -> RefOr<Schema>;
-}
-
-impl<T: utoipa::PartialSchema> SchemaOf for T {
-    fn schema_of() -> RefOr<Schema> {
-        T::schema()
-    }
+    Some(parameter.schema(Some(Schema::from(schema))).build())
 }

@@ -49,6 +49,7 @@ struct EventsQuery {
     /// Whether to wait for more; `false` answers at once with what is remembered.
     follow: Option<bool>,
     /// The id of the last event that was seen, for clients that cannot set the header.
+    #[param(pattern = "^([0-9]+\\.[0-9]+)?$")]
     after: Option<String>,
 }
 
@@ -92,6 +93,8 @@ fn kept(ck: &ClusterKit, last: Option<EventId>) -> EventListDto {
 /// A stream of events on its way to one client.
 struct Feed {
     events: Events,
+    /// The newest event that the client saw before: a node that lags behind it repeats none.
+    last: Option<EventId>,
     ready: Vec<SseEvent>,
     closing: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -106,7 +109,7 @@ impl Feed {
         }
         // Sent first, so that the client knows at once that it is heard.
         ready.push(SseEvent::default().comment("events").retry(EVENT_RETRY));
-        Self { events, ready, closing: closing.0, _permit: permit }
+        Self { events, last, ready, closing: closing.0, _permit: permit }
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> + Send {
@@ -117,12 +120,16 @@ impl Feed {
         if let Some(event) = self.ready.pop() {
             return Some(event);
         }
-        tokio::select! {
-            next = self.events.next() => Some(match next? {
-                Ok(event) => told(&event),
-                Err(gap) => lost(Some(gap.count)),
-            }),
-            () = self.closing.cancelled() => None,
+        loop {
+            let next = tokio::select! {
+                next = self.events.next() => next?,
+                () = self.closing.cancelled() => return None,
+            };
+            match next {
+                Ok(event) if self.last.is_some_and(|last| event.id <= last) => {}
+                Ok(event) => return Some(told(&event)),
+                Err(gap) => return Some(lost(Some(gap.count))),
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ struct Inner {
     start: Instant,
     request_ids: RequestIds,
     event_streams: Arc<Semaphore>,
-    drain_plans: Semaphore,
+    drain_plans: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Api {
@@ -133,7 +133,7 @@ impl Api {
             ck,
             start,
             event_streams,
-            drain_plans: Semaphore::new(DRAIN_PLANS_MAX),
+            drain_plans: Arc::new(Semaphore::new(DRAIN_PLANS_MAX)),
         }))
     }
 

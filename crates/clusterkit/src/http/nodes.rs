@@ -1,5 +1,7 @@
 //! The nodes, and what can be done with one.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -196,12 +198,15 @@ async fn drain(
 async fn rehearse(api: &Api, node: NodeId) -> Result<Response, Problem> {
     find_node(&api.ck().topology(), &node)?;
     let busy = || Problem::new(Code::TooBusy, "other plans are being worked out; try again in a moment");
-    let _permit = api.0.drain_plans.try_acquire().map_err(|_| busy())?;
+    let permit = Arc::clone(&api.0.drain_plans).try_acquire_owned().map_err(|_| busy())?;
     let view = api.ck().shared().raft.get().ok_or_else(Problem::not_formed)?.view();
-    let rehearsal = tokio::task::spawn_blocking(move || (drain_plan(&view.state, &node), node)).await;
-    let (plan, node) =
-        rehearsal.map_err(|_| Problem::new(Code::Internal, "the plan could not be worked out"))?;
-    Ok(Json(DrainPlanDto::new(&node, plan?)).into_response())
+    let rehearsal = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, even if the client has gone.
+        let _permit = permit;
+        drain_plan(&view.state, &node).map(|plan| DrainPlanDto::new(&node, plan))
+    });
+    let lost = |_| Problem::new(Code::Internal, "the plan could not be worked out");
+    Ok(Json(rehearsal.await.map_err(lost)??).into_response())
 }
 
 async fn cancel_drain(State(api): State<Api>, NodeInPath(node): NodeInPath) -> Result<ChangedDto, Problem> {

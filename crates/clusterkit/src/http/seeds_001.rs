@@ -308,6 +308,7 @@ async fn consensus_stats(State(api): State<Api>) -> Json<ConsensusStats> {
 #[serde(deny_unknown_fields)]
 struct NodesQuery {
     /// Nodes at most, 1 to 1,000, default 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Nodes to leave out at the beginning.
     #[serde(default)]
@@ -356,7 +357,7 @@ struct JoinRequest {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
 struct JoiningNode {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     id: NodeId,
     ip: Option<String>,
     port: Option<u16>,

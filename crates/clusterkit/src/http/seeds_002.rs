@@ -86,6 +86,7 @@ async fn nodes(State(api): State<Api>) -> Json<EdgeNodes> {
 #[derive(Debug, Serialize, ToSchema)]
 struct HolderMap {
     /// The nodes that hold each, the leader first.
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
     partitions: BTreeMap<u32, Vec<String>>,
     count: usize,
 }
@@ -140,6 +141,7 @@ async fn partition(State(api): State<Api>, Key(key): Key) -> Result<Json<KeyPart
 #[serde(deny_unknown_fields)]
 struct PartitionQuery {
     /// A partition, as `5` or `partition-5`.
+    #[param(pattern = "^(partition-)?[0-9]{1,9}$")]
     partition: String,
 }
 

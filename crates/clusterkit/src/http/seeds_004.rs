@@ -200,7 +200,7 @@ async fn stats(State(api): State<Api>) -> Json<ClusterStats> {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
 struct JoinWish {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     node_id: NodeId,
     addr: Option<String>,
     raft_addr: Option<String>,
@@ -211,7 +211,7 @@ struct JoinWish {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
 struct AnnounceWish {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     node_id: NodeId,
     addr: Option<String>,
     raft_addr: Option<String>,
@@ -222,7 +222,7 @@ struct AnnounceWish {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LeaveWish {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     node_id: NodeId,
 }
 

@@ -44,6 +44,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct TopologyQuery {
     /// How long to wait for a topology newer than the one of `If-None-Match`, as in `30s`; 60 s at
     /// most.
+    #[param(pattern = "^[0-9]+(ms|s|m|h)$")]
     wait: Option<String>,
 }
 
@@ -54,6 +55,7 @@ pub(super) struct KeyQuery {
     /// The key, with escapes where its bytes are no text.
     key: Option<String>,
     /// The key in hexadecimal digits, instead of `key`.
+    #[param(pattern = "^([0-9A-Fa-f]{2})*$")]
     key_hex: Option<String>,
 }
 

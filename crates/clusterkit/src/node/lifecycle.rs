@@ -182,6 +182,9 @@ async fn become_member(
 
 /// From now on every hello and every greeting names the cluster.
 fn belong(shared: &Shared, membership: &Membership) {
+    for founder in membership.founders.iter().filter(|founder| founder.store != shared.store) {
+        shared.book.note_first(founder.store, &founder.node_addr);
+    }
     shared.identity.send_modify(|identity| identity.cluster = Some(membership.cluster));
     let me = Candidate { node: shared.node.clone(), store: shared.store, node_addr: shared.node_addr() };
     shared.greeting.send_modify(|greeting| {
@@ -237,9 +240,6 @@ fn initialize(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership) {
     let Some(place) = founders.iter().position(|founder| founder.store == shared.store) else { return };
     let voters: Vec<_> =
         founders.into_iter().map(|founder| (founder.store, founder.node, founder.node_addr)).collect();
-    for (store, _, addr) in &voters {
-        shared.book.note(*store, addr);
-    }
     let (raft, stop) = (raft.clone(), shared.stop.clone());
     shared.tracker.spawn(async move {
         let patience = if place == 0 { Duration::ZERO } else { INITIALIZE_PATIENCE };

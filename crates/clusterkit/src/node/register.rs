@@ -1,14 +1,13 @@
 //! Registering: a node of a cluster says that it runs, and learns its incarnation. Before that it
 //! acknowledges and serves nothing (protocol rule R1).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::id::{ClusterId, Incarnation};
 use clusterkit_wire::hello::{Class, Refusal};
 
-use super::cluster::{ask_to_join, join_request};
+use super::cluster::{ask_to_join, greet, join_request};
 use super::message::{self, Join, JoinAnswer, kind};
 use super::shared::Shared;
 use crate::error::StartError;
@@ -58,13 +57,9 @@ async fn attempt(shared: &Arc<Shared>, join: &Join) -> Option<JoinAnswer> {
     None
 }
 
-/// Where members may be: the last known topology.
+/// Where members may be: whoever founded the cluster, is in the last known topology, or was heard.
 fn known_addrs(shared: &Shared) -> Vec<String> {
-    let topology = shared.topology();
-    let others = topology.nodes.values().filter(|node| node.id != shared.node);
-    let addrs: BTreeSet<_> =
-        others.map(|node| shared.book.addr(node.store).unwrap_or_else(|| node.node_addr.clone())).collect();
-    addrs.into_iter().take(ADDRS_MAX).collect()
+    shared.book.addrs_but(shared.store).into_iter().take(ADDRS_MAX).collect()
 }
 
 /// Greets the seeds, so that nodes whose addresses changed while they were down find each other
@@ -92,6 +87,12 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
             Err(CallError::Refused { reason: Refusal::OtherCluster { cluster, name } }) => {
                 strangers =
                     Some(StartError::OtherCluster { ours, theirs: cluster, name, addr: addr.clone() });
+            }
+            Err(CallError::NotClusterKit { .. }) => {
+                if let Ok(answer) = greet(shared, addr, &greeting).await {
+                    shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
+                    return Ok(());
+                }
             }
             Err(_) => {}
         }

@@ -27,6 +27,8 @@ use crate::transport::{Target, Transport};
 
 /// How long a request to the controller may take, passing on included.
 pub(crate) const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks for a controller.
+const CONTROLLER_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the tasks share.
 pub(crate) struct Shared {
@@ -230,15 +232,22 @@ impl Shared {
         }
     }
 
-    /// [`propose`](Self::propose), with the answer as a result.
+    /// [`propose`](Self::propose), with the answer as a result. Waits a little for a controller while
+    /// the control plane passes from one node to another: nothing is written meanwhile.
     pub(crate) async fn change(&self, wish: Wish) -> Result<Applied, ChangeError> {
-        if self.stop.is_cancelled() {
-            return Err(ChangeError::Stopped);
-        }
-        match self.propose(Propose { wish, forwarded: false }).await {
-            ProposeAnswer::Done(outcome) => Ok(outcome?),
-            ProposeAnswer::NoController => Err(ChangeError::NoController),
-            ProposeAnswer::Unknown => Err(ChangeError::OutcomeUnknown),
+        let deadline = tokio::time::Instant::now() + CONTROLLER_TIMEOUT;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(ChangeError::Stopped);
+            }
+            match self.propose(Propose { wish: wish.clone(), forwarded: false }).await {
+                ProposeAnswer::Done(outcome) => return Ok(outcome?),
+                ProposeAnswer::Unknown => return Err(ChangeError::OutcomeUnknown),
+                ProposeAnswer::NoController if tokio::time::Instant::now() >= deadline => {
+                    return Err(ChangeError::NoController);
+                }
+                ProposeAnswer::NoController => tokio::time::sleep(CONTROLLER_PAUSE).await,
+            }
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) const READ_ROOM_BYTES_MIN: usize = 4 * 1024;
 pub(super) const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of the answer of a node's public address.
-pub(super) const PUBLIC_ANSWER_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PUBLIC_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the head of that answer.
 pub(super) const PUBLIC_HEAD_BYTES_MAX: usize = 16 * 1024;
 

@@ -1,6 +1,6 @@
 //! Raft messages over the node transport.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,6 +38,19 @@ impl AddressBook {
             let mut addrs = self.addrs.write().unwrap_or_else(PoisonError::into_inner);
             addrs.insert(store, addr.to_owned());
         }
+    }
+
+    /// Notes where `store` listened once, unless something newer is known.
+    pub(crate) fn note_first(&self, store: StoreId, addr: &str) {
+        if self.addr(store).is_none() {
+            self.note(store, addr);
+        }
+    }
+
+    /// Everywhere that somebody else than `store` was heard of.
+    pub(crate) fn addrs_but(&self, store: StoreId) -> BTreeSet<String> {
+        let addrs = self.addrs.read().unwrap_or_else(PoisonError::into_inner);
+        addrs.iter().filter(|(other, _)| **other != store).map(|(_, addr)| addr.clone()).collect()
     }
 
     /// Where `store` listens, as far as is known.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 
 use super::*;
 use crate::net::{Connection, Listener};
+use crate::transport::limits::PUBLIC_ANSWER_BYTES_MAX;
 use crate::transport::public::{AskError, PublicAnswer};
 use clusterkit_wire::hello::Refusal;
 
@@ -302,7 +303,7 @@ async fn public_address_of_something_else_is_told_apart() {
     let moved = "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
     assert_matches!(ask_one(moved).await, Err(AskError::Status { status: 302 }));
     assert_matches!(ask_one(ok("{}")).await, Err(AskError::Answer(_)));
-    assert_matches!(ask_one(ok(&" ".repeat(70_000))).await, Err(AskError::Body { .. }));
+    assert_matches!(ask_one(ok(&" ".repeat(PUBLIC_ANSWER_BYTES_MAX + 1))).await, Err(AskError::Body { .. }));
     assert_matches!(ask_one("+PONG\r\n").await, Err(AskError::Http(_)));
     assert_matches!(ask_one("HTTP/1.1 200 OK\r\n").await, Err(AskError::TimedOut));
     let nobody = ask_public(&MemNet::new().host("a"), "public:8080", SECOND).await;
