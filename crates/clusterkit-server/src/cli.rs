@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Layer, Span, URL_VARIABLE};
 use crate::dev::NODES_MAX;
 
+/// The node that is asked where none is named.
+pub(crate) const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -125,7 +128,7 @@ pub(crate) enum Output {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Remote {
     /// The public address of any node
-    #[arg(long, env = URL_VARIABLE, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = URL_VARIABLE, default_value = URL_DEFAULT, value_name = "URL")]
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -296,7 +299,8 @@ mod tests {
     #[test]
     fn every_command_has_an_example() {
         fn check(command: &clap::Command) {
-            let has_example = command.get_after_help().is_some_and(|help| help.to_string().contains("Example"));
+            let has_example =
+                command.get_after_help().is_some_and(|help| help.to_string().contains("Example"));
             assert!(has_example || command.has_subcommands(), "{}", command.get_name());
             command.get_subcommands().for_each(check);
         }
@@ -316,9 +320,15 @@ mod tests {
         );
         check(&["stauts"], "unrecognized subcommand 'stauts'; a similar subcommand exists: 'status'");
         check(&["node", "show"], "the following required arguments were not provided: <NODE>");
-        check(&["serve", "--expect", "x"], "invalid value 'x' for '--expect <N>': invalid digit found in string");
+        check(
+            &["serve", "--expect", "x"],
+            "invalid value 'x' for '--expect <N>': invalid digit found in string",
+        );
         check(&["dev", "--nodes", "10"], "invalid value '10' for '--nodes <N>': 10 is not in 1..=9");
-        check(&["node", "remove", "a", "--force"], "the following required arguments were not provided: --yes");
+        check(
+            &["node", "remove", "a", "--force"],
+            "the following required arguments were not provided: --yes",
+        );
         check(
             &["serve", "--key-hash", "x"],
             "invalid value 'x' for '--key-hash <NAME>': the key hash is one of crc16-slots, fnv1a32, md5-be32, sha256-be32 and xxh3-64",

@@ -77,7 +77,9 @@ impl Client {
     pub(crate) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
         for _ in 0..PAGES_MAX {
-            let at = cursor.map(|cursor| format!("{}cursor={}", joint(path), escaped(&cursor))).unwrap_or_default();
+            let at = cursor
+                .map(|cursor| format!("{}cursor={}", joint(path), escaped(&cursor)))
+                .unwrap_or_default();
             let page: Page = self.get(&format!("{path}{at}"))?;
             items.extend(page.items);
             cursor = page.next_cursor;
@@ -90,7 +92,11 @@ impl Client {
     }
 
     /// Asks for a change. `body` says how.
-    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, ClientError> {
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
         let request = self.agent.post(format!("{}{path}", self.url));
         let response = request.config().timeout_global(Some(REQUEST_TIMEOUT)).build().send_json(body);
         self.json(self.checked(response)?)

@@ -59,7 +59,10 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::LogLevel { .. } | Self::Start(StartError::Settings(_)) => EXIT_USAGE,
+            Self::Client(ClientError::Url { .. })
+            | Self::Config(_)
+            | Self::LogLevel { .. }
+            | Self::Start(StartError::Settings(_)) => EXIT_USAGE,
             Self::Client(error) if error.is_unreachable() => EXIT_UNREACHABLE,
             Self::WaitedInVain { exit, .. } => *exit,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,

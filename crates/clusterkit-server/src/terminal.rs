@@ -30,6 +30,11 @@ pub(crate) fn coloured(text: &str, colour: Colour, shown: bool) -> String {
     if shown { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// A number and what it counts, as in `1 node` and `3 nodes`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// Writes `text` and a line break, at once.
 pub(crate) fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();

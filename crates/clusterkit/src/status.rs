@@ -152,7 +152,8 @@ impl Stats {
         let nodes = f64::from(count(self.nodes.len()).max(1));
         let mean = self.nodes.values().map(|share| f64::from(share.replicas)).sum::<f64>() / nodes;
         let square = |share: &NodeShare| (f64::from(share.replicas) - mean).powi(2);
-        self.variance = self.nodes.values().map(square).sum::<f64>() / nodes;
+        // The sum of nothing is minus zero.
+        self.variance = self.nodes.values().map(square).sum::<f64>().abs() / nodes;
     }
 }
 

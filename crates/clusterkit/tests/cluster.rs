@@ -61,6 +61,7 @@ async fn agree(cluster: &Cluster) {
 async fn one_node_alone_is_a_cluster() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1);
+    assert_eq!(node.events_recent(usize::MAX)[0].event, Event::ClusterFormed);
     assert_eq!(node.topology().partitions.len(), 64);
     let partition = node.partition(b"key").unwrap();
     assert!(node.is_leader(partition));
@@ -120,7 +121,10 @@ async fn a_whole_cluster_moves_to_other_addresses() {
         node.ready().await.unwrap();
         let moved =
             |topology: &Topology| topology.nodes.values().all(|node| node.node_addr.starts_with("new-"));
-        let topology = node.watch().wait_for(|topology| healthy(topology) && moved(topology)).await.unwrap();
+        let mut watch = node.watch();
+        let settled = watch.wait_for(|topology| healthy(topology) && moved(topology));
+        let settled = tokio::time::timeout(Duration::from_secs(60), settled).await;
+        let topology = settled.unwrap_or_else(|_| panic!("{:#?}", node.topology().nodes)).unwrap();
         assert_eq!(topology.cluster, before.cluster);
     }
 }

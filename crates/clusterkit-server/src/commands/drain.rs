@@ -11,13 +11,15 @@ use super::{Outcome, client, print, print_json, read};
 use crate::cli::{Drain, Output};
 use crate::client::{Client, ClientError};
 use crate::failure::{EXIT_FAILED, Failure};
-use crate::terminal::{self, Progress};
+use crate::terminal::{self, Progress, counted};
 use crate::view::{DrainPlan, NodeStatus, Status};
 
 /// Between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// How long the node that is asked may be silent before the waiting ends.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long the order may take to show in the status of the node that is asked.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What shells say of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -33,7 +35,8 @@ pub(super) fn run(drain: &Drain) -> Outcome {
         let before = format!("{} was leaving already", drain.node);
         return changed(&drain.remote, &answer, &format!("{} is leaving", drain.node), &before);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let outcome = runtime.block_on(wait(drain, &client));
     runtime.shutdown_background();
     outcome
@@ -41,18 +44,26 @@ pub(super) fn run(drain: &Drain) -> Outcome {
 
 fn plan(node: &str, plan: &DrainPlan) -> String {
     let (moves, leads, drops) = (plan.moves.len(), plan.leads.len(), plan.drops.len());
-    let mut text = format!("{node} would give away {moves} copies and the lead of {leads} partitions\n");
+    let (copies, leads) = (copies(moves), counted(leads, "partition"));
+    let mut text = format!("{node} would give away {copies} and the lead of {leads}\n");
     let rows = plan.moves.iter().map(|planned| [planned.partition.to_string(), planned.target.clone()]);
     if moves > 0 {
         text.push_str(&format!("\n{}", super::table::columns(["PARTITION", "COPY GOES TO"], rows)));
     }
     if drops > 0 {
-        text.push_str(&format!("\n{drops} partitions would have one copy less, since there are fewer nodes than copies\n"));
+        let drops = counted(drops, "partition");
+        text.push_str(&format!(
+            "\n{drops} would have one copy less, since there are fewer nodes than copies\n"
+        ));
     }
     if !plan.leaves {
         text.push_str("\nIt could not leave then: there is no place for the rest.\n");
     }
     text
+}
+
+fn copies(count: usize) -> String {
+    if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") }
 }
 
 /// Waits for the end, or for Ctrl-C, which ends nothing but the waiting.
@@ -71,37 +82,75 @@ async fn wait(drain: &Drain, client: &Client) -> Outcome {
     };
     progress.finish()?;
     let has_left = ended?;
+    let ending =
+        if has_left { "has left: its process may be stopped" } else { "stays: its drain was cancelled" };
     match drain.remote.format.output {
         Output::Json => print_json(&json!({ "node": drain.node, "left": has_left }))?,
-        Output::Table if has_left => terminal::say(&format!("{} has left: its process may be stopped", drain.node))?,
-        Output::Table => terminal::say(&format!("{} stays: its drain was cancelled", drain.node))?,
+        Output::Table => terminal::say(&format!("{} {ending}", drain.node))?,
     }
     Ok(if has_left { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
 /// Whether the node has left in the end, or stays because somebody cancelled.
 async fn until_left(drain: &Drain, client: &Client, progress: &mut Progress) -> Result<bool, Failure> {
-    let (mut heard, mut copies_first) = (Instant::now(), None);
+    let mut departure = Departure { ordered: Instant::now(), heard: Instant::now(), copies_first: None };
     loop {
-        match look(client).await {
-            Ok(answer) => {
-                heard = Instant::now();
-                let status: Status = read(&drain.remote, answer)?;
-                match Standing::of(&status, &drain.node) {
-                    Standing::Left => return Ok(true),
-                    Standing::Stays => return Ok(false),
-                    Standing::Leaving { copies, leads } => {
-                        let all = *copies_first.get_or_insert(copies);
-                        if drain.remote.format.output == Output::Table {
-                            progress.show(&line(&drain.node, copies, all.max(copies), leads))?;
-                        }
-                    }
+        if let Some(status) = departure.look(drain, client).await? {
+            match departure.judge(Standing::of(&status, &drain.node)) {
+                Judgement::Over { has_left } => return Ok(has_left),
+                Judgement::UnderWay { copies, all, leads } if drain.remote.format.output == Output::Table => {
+                    progress.show(&line(&drain.node, copies, all, leads))?;
                 }
+                Judgement::UnderWay { .. } | Judgement::NotSeenYet => {}
             }
-            Err(error) if error.is_unreachable() && heard.elapsed() < SILENCE_MAX => {}
-            Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// A drain that is watched.
+struct Departure {
+    ordered: Instant,
+    /// When the node that is asked answered last.
+    heard: Instant,
+    /// The copies that the leaving node had when it was first seen to leave.
+    copies_first: Option<u32>,
+}
+
+/// What to make of a standing.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    NotSeenYet,
+    Over { has_left: bool },
+    UnderWay { copies: u32, all: u32, leads: u32 },
+}
+
+impl Departure {
+    /// The status, or nothing while the node that is asked may come back.
+    async fn look(&mut self, drain: &Drain, client: &Client) -> Result<Option<Status>, Failure> {
+        match look(client).await {
+            Ok(answer) => {
+                self.heard = Instant::now();
+                Ok(Some(read(&drain.remote, answer)?))
+            }
+            Err(error) if error.is_unreachable() && self.heard.elapsed() < SILENCE_MAX => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn judge(&mut self, standing: Standing) -> Judgement {
+        match standing {
+            Standing::Leaving { copies, leads } => {
+                let all = (*self.copies_first.get_or_insert(copies)).max(copies);
+                Judgement::UnderWay { copies, all, leads }
+            }
+            Standing::Left => Judgement::Over { has_left: true },
+            // The node that is asked learns of the order a moment after the controller took it.
+            Standing::Stays if self.copies_first.is_none() && self.ordered.elapsed() < ORDER_TIMEOUT => {
+                Judgement::NotSeenYet
+            }
+            Standing::Stays => Judgement::Over { has_left: false },
+        }
     }
 }
 
@@ -117,7 +166,7 @@ fn line(node: &str, copies: u32, all: u32, leads: u32) -> String {
 }
 
 /// How far a drain is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Leaving { copies: u32, leads: u32 },
     Left,
@@ -142,8 +191,22 @@ mod tests {
 
     #[test]
     fn progress_counts_what_is_handed_over() {
-        assert_eq!(line("a", 64, 64, 20), "a is leaving: 0 of 64 copies handed over, 20 partitions still led");
+        assert_eq!(
+            line("a", 64, 64, 20),
+            "a is leaving: 0 of 64 copies handed over, 20 partitions still led"
+        );
         assert_eq!(line("a", 4, 64, 0), "a is leaving: 60 of 64 copies handed over, 0 partitions still led");
+    }
+
+    #[test]
+    fn a_node_stays_only_after_it_was_seen_to_leave() {
+        let mut departure = Departure { ordered: Instant::now(), heard: Instant::now(), copies_first: None };
+        assert_eq!(departure.judge(Standing::Stays), Judgement::NotSeenYet);
+        let leaving = |copies| Standing::Leaving { copies, leads: 1 };
+        assert_eq!(departure.judge(leaving(9)), Judgement::UnderWay { copies: 9, all: 9, leads: 1 });
+        assert_eq!(departure.judge(leaving(4)), Judgement::UnderWay { copies: 4, all: 9, leads: 1 });
+        assert_eq!(departure.judge(Standing::Stays), Judgement::Over { has_left: false });
+        assert_eq!(departure.judge(Standing::Left), Judgement::Over { has_left: true });
     }
 
     #[test]
@@ -156,9 +219,12 @@ mod tests {
         };
         assert_eq!(
             text(true, &[]),
-            "a would give away 1 copies and the lead of 0 partitions\n\nPARTITION  COPY GOES TO\n3          b\n"
+            "a would give away 1 copy and the lead of 0 partitions\n\nPARTITION  COPY GOES TO\n3          b\n"
         );
-        assert!(text(true, &[4]).ends_with("1 partitions would have one copy less, since there are fewer nodes than copies\n"));
+        assert!(
+            text(true, &[4])
+                .ends_with("1 partition would have one copy less, since there are fewer nodes than copies\n")
+        );
         assert!(text(false, &[]).ends_with("It could not leave then: there is no place for the rest.\n"));
     }
 }

@@ -114,7 +114,13 @@ mod tests {
             json!({"id": "7.1", "at": at, "kind": "move_finished", "partition": 5, "source": "a", "target": "b", "arrived": true}),
             "2025-01-02T03:04:05.678Z  move_finished       partition-5 from a to b arrived",
         );
-        check(json!({"id": "1.0", "at": at, "kind": "cluster_formed"}), "2025-01-02T03:04:05.678Z  cluster_formed");
-        check(json!({"kind": "lost", "count": 12}), "                          lost                12 events");
+        check(
+            json!({"id": "1.0", "at": at, "kind": "cluster_formed"}),
+            "2025-01-02T03:04:05.678Z  cluster_formed",
+        );
+        check(
+            json!({"kind": "lost", "count": 12}),
+            "                          lost                12 events",
+        );
     }
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cli::{Events, Format, Node, Output, Partition, Remote, Status};
+use crate::cli::{Events, Format, Node, Output, Partition, Remote, Status, URL_DEFAULT};
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
 use crate::terminal;
@@ -57,7 +57,11 @@ pub(crate) fn version(format: Format) -> Outcome {
 }
 
 /// Prints `answer` as it came, or as `table` shows it.
-fn print<T: DeserializeOwned>(remote: &Remote, answer: Value, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+fn print<T: DeserializeOwned>(
+    remote: &Remote,
+    answer: Value,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
     match remote.format.output {
         Output::Json => Ok(print_json(&answer)?),
         Output::Table => Ok(terminal::say(&table(&read(remote, answer)?))?),
@@ -73,5 +77,6 @@ fn print_json(answer: &Value) -> std::io::Result<()> {
 }
 
 fn client(remote: &Remote) -> Result<Client, ClientError> {
-    Client::new(&remote.url)
+    // An empty variable says nothing.
+    Client::new(if remote.url.is_empty() { URL_DEFAULT } else { &remote.url })
 }

@@ -50,8 +50,14 @@ pub(super) fn cancel_drain(name: &NodeName) -> Outcome {
 }
 
 pub(super) fn remove(remove: &Remove) -> Outcome {
-    let answer = client(&remove.remote)?.post(&path(&remove.node, "/remove"), &json!({ "force": remove.force }))?;
-    changed(&remove.remote, &answer, &format!("{} is removed", remove.node), &format!("{} was removed before", remove.node))
+    let answer =
+        client(&remove.remote)?.post(&path(&remove.node, "/remove"), &json!({ "force": remove.force }))?;
+    changed(
+        &remove.remote,
+        &answer,
+        &format!("{} is removed", remove.node),
+        &format!("{} was removed before", remove.node),
+    )
 }
 
 /// Says what came of a change.
@@ -94,7 +100,12 @@ mod tests {
             "software": "0.1.0", "metadata": {"rack": "r1", "row": "2"},
         });
         let text = details(&serde_json::from_value(node).expect("a node"));
-        for line in ["node         node-1\n", "holds data   no\n", "metadata     rack=r1, row=2\n", "zone         a\n"] {
+        for line in [
+            "node         node-1\n",
+            "holds data   no\n",
+            "metadata     rack=r1, row=2\n",
+            "zone         a\n",
+        ] {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
     }

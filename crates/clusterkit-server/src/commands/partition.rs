@@ -76,11 +76,15 @@ fn belongs(key: &str, route: &Route) -> String {
     let sentence = match &route.leader {
         Some(leader) => {
             let Route { name, epoch, .. } = route;
-            format!("{key:?} is in {name}{slot}, led by {} at {} under epoch {epoch}", leader.id, leader.public_addr)
+            format!(
+                "{key:?} is in {name}{slot}, led by {} at {} under epoch {epoch}",
+                leader.id, leader.public_addr
+            )
         }
         None => format!("{key:?} is in {}{slot}, which nobody leads just now", route.name),
     };
-    let rows = route.replicas.iter().map(|node| [node.id.clone(), node.status.clone(), node.public_addr.clone()]);
+    let rows =
+        route.replicas.iter().map(|node| [node.id.clone(), node.status.clone(), node.public_addr.clone()]);
     format!("{sentence}\n\n{}", table::columns(["REPLICA", "STATUS", "CLIENTS"], rows))
 }
 
@@ -111,9 +115,18 @@ PARTITION  LEADER  EPOCH  REPLICAS       IN SYNC  HEALTH
 
     #[test]
     fn an_explanation_ends_with_the_reasons() {
-        let text = explanation(&partition(Some("node-1"), "under_replicated", &["2 of 3 copies are in sync and alive"]));
+        let text = explanation(&partition(
+            Some("node-1"),
+            "under_replicated",
+            &["2 of 3 copies are in sync and alive"],
+        ));
         assert!(text.starts_with("partition  partition-5\nhealth     under-replicated\n"), "{text}");
-        assert!(text.ends_with("in sync    node-1 node-2 (writes need 2)\n\n2 of 3 copies are in sync and alive\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "in sync    node-1 node-2 (writes need 2)\n\n2 of 3 copies are in sync and alive\n"
+            ),
+            "{text}"
+        );
         assert!(explanation(&partition(Some("node-1"), "ok", &[])).ends_with("\nIt is as it should be.\n"));
     }
 
@@ -131,6 +144,9 @@ REPLICA  STATUS  CLIENTS
 node-1   alive   127.0.0.1:1
 ";
         assert_eq!(belongs("user:1", &route(node("node-1"))), expect);
-        assert!(belongs("k", &route(json!(null))).starts_with("\"k\" is in partition-5, slot 77, which nobody leads just now\n"));
+        assert!(
+            belongs("k", &route(json!(null)))
+                .starts_with("\"k\" is in partition-5, slot 77, which nobody leads just now\n")
+        );
     }
 }

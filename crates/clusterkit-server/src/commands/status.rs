@@ -10,7 +10,7 @@ use super::{Outcome, client, print_json, read, table};
 use crate::cli::{self, Output, WaitFor};
 use crate::client::{Client, ClientError};
 use crate::failure::{EXIT_UNREACHABLE, Failure};
-use crate::terminal::{self, Colour};
+use crate::terminal::{self, Colour, counted};
 use crate::view::{PartitionCounts, State, Status};
 
 const PATH: &str = "/v1/status";
@@ -109,8 +109,9 @@ fn text(status: &Status, colours: bool) -> String {
 fn sentence(status: &Status, colours: bool) -> String {
     let sentence = match status.health.state {
         State::Healthy => {
-            let (nodes, partitions) = (status.nodes.len(), status.partitions.total);
-            format!("healthy: {nodes} nodes, {partitions} partitions, all led and in sync")
+            let partitions = usize::try_from(status.partitions.total).unwrap_or(usize::MAX);
+            let (nodes, partitions) = (counted(status.nodes.len(), "node"), counted(partitions, "partition"));
+            format!("healthy: {nodes}, {partitions}, all led and in sync")
         }
         State::Degraded | State::Unavailable => status.health.sentence.clone(),
     };
@@ -128,7 +129,10 @@ fn sentence(status: &Status, colours: bool) -> String {
 fn summary(status: &Status) -> String {
     let cluster = status.cluster.as_ref();
     table::properties([
-        ("cluster", cluster.map_or_else(|| "-".to_owned(), |cluster| format!("{} ({:?})", cluster.id, cluster.name))),
+        (
+            "cluster",
+            cluster.map_or_else(|| "-".to_owned(), |cluster| format!("{} ({:?})", cluster.id, cluster.name)),
+        ),
         ("controller", table::or_dash(status.control_plane.controller.as_deref())),
         ("partitions", counts(status.partitions)),
         ("moves", status.moves.to_string()),
@@ -145,7 +149,11 @@ fn counts(counts: PartitionCounts) -> String {
     ];
     let present = kinds.iter().filter(|(count, _)| *count > 0);
     let listed: Vec<_> = present.map(|(count, kind)| format!("{count} {kind}")).collect();
-    if listed.is_empty() { counts.total.to_string() } else { format!("{}: {}", counts.total, listed.join(", ")) }
+    if listed.is_empty() {
+        counts.total.to_string()
+    } else {
+        format!("{}: {}", counts.total, listed.join(", "))
+    }
 }
 
 pub(super) fn nodes(status: &Status) -> String {
@@ -163,7 +171,10 @@ pub(super) fn nodes(status: &Status) -> String {
             node.software.clone(),
         ]
     });
-    table::columns(["NODE", "STATUS", "CONTROL", "LEADS", "HOLDS", "CLIENTS", "NODES", "ZONE", "VERSION"], rows)
+    table::columns(
+        ["NODE", "STATUS", "CONTROL", "LEADS", "HOLDS", "CLIENTS", "NODES", "ZONE", "VERSION"],
+        rows,
+    )
 }
 
 #[cfg(test)]

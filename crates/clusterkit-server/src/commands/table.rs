@@ -6,7 +6,10 @@ use comfy_table::{Table, presets};
 const GAP: u16 = 2;
 
 /// Rows below a head.
-pub(super) fn columns<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn columns<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = bare();
     table.set_header(head);
     for row in rows {

@@ -4,9 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::ConfigError;
 use super::layer::Layer;
 use super::value::{self, LogFormat, Role};
-use super::ConfigError;
 
 /// Names the configuration file, as `--config` does.
 pub(crate) const CONFIG: &str = "CK_CONFIG";
@@ -32,7 +32,10 @@ const VARIABLES: &[Variable] = &[
     Variable { names: &["CK_EXPECT"], set: |layer, text| put(&mut layer.expect, text) },
     Variable { names: &["CK_BOOTSTRAP", "BOOTSTRAP"], set: |layer, text| switch(&mut layer.bootstrap, text) },
     Variable { names: &["CK_PARTITIONS"], set: |layer, text| put(&mut layer.partitions, text) },
-    Variable { names: &["CK_REPLICATION_FACTOR"], set: |layer, text| put(&mut layer.replication_factor, text) },
+    Variable {
+        names: &["CK_REPLICATION_FACTOR"],
+        set: |layer, text| put(&mut layer.replication_factor, text),
+    },
     Variable { names: &["CK_KEY_HASH"], set: |layer, text| put(&mut layer.key_hash, text) },
     Variable { names: &["CK_STRATEGY"], set: |layer, text| put(&mut layer.strategy, text) },
     Variable { names: &["CK_ZONE"], set: |layer, text| put(&mut layer.zone, text) },
@@ -53,12 +56,18 @@ const VARIABLES: &[Variable] = &[
 ];
 
 /// What the environment says, and which variables said it. An empty variable says nothing.
-pub(super) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Layer, Vec<&'static str>), ConfigError> {
+pub(super) fn read(
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<(Layer, Vec<&'static str>), ConfigError> {
     let (mut layer, mut used) = (Layer::default(), Vec::new());
     for variable in VARIABLES {
         let given = |name: &&'static str| Some((*name, lookup(name).filter(|text| !text.is_empty())?));
         if let Some((name, text)) = variable.names.iter().find_map(given) {
-            (variable.set)(&mut layer, &text).map_err(|reason| ConfigError::Variable { name, text, reason })?;
+            (variable.set)(&mut layer, &text).map_err(|reason| ConfigError::Variable {
+                name,
+                text,
+                reason,
+            })?;
             used.push(name);
         }
     }
@@ -162,7 +171,8 @@ mod tests {
             ..Layer::default()
         };
         assert_eq!(layer, expect);
-        let sources = ["NODE_ID", "HTTP_ADDR", "CK_LISTEN", "DATA_DIR", "JOIN_ADDR", "BOOTSTRAP", "NODE_NAME"];
+        let sources =
+            ["NODE_ID", "HTTP_ADDR", "CK_LISTEN", "DATA_DIR", "JOIN_ADDR", "BOOTSTRAP", "NODE_NAME"];
         assert_eq!(used, sources);
     }
 
@@ -173,7 +183,8 @@ mod tests {
 
     #[test]
     fn lists_are_separated_by_commas() {
-        let (layer, _) = read_from(&[("CK_SEEDS", "a:1, b:2,"), ("CK_METADATA", "rack=1,row=2")]).expect("valid");
+        let (layer, _) =
+            read_from(&[("CK_SEEDS", "a:1, b:2,"), ("CK_METADATA", "rack=1,row=2")]).expect("valid");
         assert_eq!(layer.seeds, ["a:1", "b:2"]);
         assert_eq!(layer.metadata.len(), 2);
     }

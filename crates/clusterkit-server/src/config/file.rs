@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::ConfigError;
 use super::layer::Layer;
 use super::nearest::nearest;
-use super::ConfigError;
 
 /// The longest file that is read: far more than every setting needs.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -51,7 +51,8 @@ fn parse_yaml(text: &str) -> Result<Layer, Problem> {
         let line = error.location().map_or(0, |location| location.line());
         // After the message comes the place, which is shown before it, or advice for programmers.
         let message = error.without_snippet().to_string();
-        let end = [" at line ", ", set DuplicateKeyPolicy"].iter().filter_map(|tail| message.find(tail)).min();
+        let end =
+            [" at line ", ", set DuplicateKeyPolicy"].iter().filter_map(|tail| message.find(tail)).min();
         Problem { line, message: one_line(&message[..end.unwrap_or(message.len())]) }
     })
 }
@@ -72,7 +73,8 @@ impl Problem {
     fn of(self, path: &Path, text: &str) -> ConfigError {
         let (file, line) = (path.to_owned(), self.line);
         let index = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
-        let shown: String = text.lines().nth(index).unwrap_or_default().trim().chars().take(SHOWN_CHARS_MAX).collect();
+        let shown: String =
+            text.lines().nth(index).unwrap_or_default().trim().chars().take(SHOWN_CHARS_MAX).collect();
         match unknown_key(&self.message) {
             Some((key, nearest)) => ConfigError::UnknownKey { file, line, key, nearest },
             None => ConfigError::Malformed { file, line, shown, message: self.message },
@@ -84,7 +86,8 @@ impl Problem {
 fn unknown_key(message: &str) -> Option<(String, Option<String>)> {
     let (key, rest) = message.strip_prefix("unknown field `")?.split_once('`')?;
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let known = rest.split(|c| !is_name(c)).filter(|word| !matches!(*word, "" | "expected" | "one" | "of" | "or"));
+    let known =
+        rest.split(|c| !is_name(c)).filter(|word| !matches!(*word, "" | "expected" | "one" | "of" | "or"));
     Some((key.to_owned(), nearest(key, known).map(str::to_owned)))
 }
 
@@ -141,18 +144,45 @@ mod tests {
         );
         assert_eq!(nested, flat);
         assert_eq!(layer("yaml", "cluster:\n  bootstrap: true\n").bootstrap, Some(true));
-        assert_eq!(layer("yaml", "zone: a\nnode_id: flat\ncluster: {node_id: nested}\n").node_id.as_deref(), Some("flat"));
+        assert_eq!(
+            layer("yaml", "zone: a\nnode_id: flat\ncluster: {node_id: nested}\n").node_id.as_deref(),
+            Some("flat")
+        );
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest() {
         let check = |extension: &str, text: &str, expect: &str| assert_eq!(error(extension, text), expect);
-        check("yaml", "zone: a\nnode-id: b\n", "/node.yaml:2: unknown key \"node-id\"; did you mean \"node_id\"?");
-        check("yaml", "zone: a\nseed: [\"a:1\"]\n", "/node.yaml:2: unknown key \"seed\"; did you mean \"seeds\"?");
-        check("yaml", "cluster:\n  seed_node: []\n", "/node.yaml:2: unknown key \"seed_node\"; did you mean \"seed_nodes\"?");
-        check("yaml", "server:\n  httpaddr: \"a:1\"\n", "/node.yaml:2: unknown key \"httpaddr\"; did you mean \"http_addr\"?");
-        check("toml", "zone = 'a'\nseed = ['a:1']\n", "/node.toml:2: unknown key \"seed\"; did you mean \"seeds\"?");
-        check("toml", "[storage]\ndir = 'a'\n", "/node.toml:2: unknown key \"dir\"; docs/configuration.md lists all");
+        check(
+            "yaml",
+            "zone: a\nnode-id: b\n",
+            "/node.yaml:2: unknown key \"node-id\"; did you mean \"node_id\"?",
+        );
+        check(
+            "yaml",
+            "zone: a\nseed: [\"a:1\"]\n",
+            "/node.yaml:2: unknown key \"seed\"; did you mean \"seeds\"?",
+        );
+        check(
+            "yaml",
+            "cluster:\n  seed_node: []\n",
+            "/node.yaml:2: unknown key \"seed_node\"; did you mean \"seed_nodes\"?",
+        );
+        check(
+            "yaml",
+            "server:\n  httpaddr: \"a:1\"\n",
+            "/node.yaml:2: unknown key \"httpaddr\"; did you mean \"http_addr\"?",
+        );
+        check(
+            "toml",
+            "zone = 'a'\nseed = ['a:1']\n",
+            "/node.toml:2: unknown key \"seed\"; did you mean \"seeds\"?",
+        );
+        check(
+            "toml",
+            "[storage]\ndir = 'a'\n",
+            "/node.toml:2: unknown key \"dir\"; docs/configuration.md lists all",
+        );
         check("yaml", "zebra: 1\n", "/node.yaml:1: unknown key \"zebra\"; docs/configuration.md lists all");
     }
 

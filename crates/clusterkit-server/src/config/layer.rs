@@ -95,7 +95,7 @@ pub(crate) struct Layer {
     /// How long an orderly stop may take [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub(crate) grace: Option<Span>,
-    /// error, warn, info, debug, trace, or such by module, as in info,clusterkit::node=debug [default: info]
+    /// error, warn, info, debug, trace, or such by module, as in info,openraft=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
     /// [default: text on a terminal, else json]
@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn the_upper_layer_wins_where_it_speaks() {
         let lower = Layer { node_id: text("low"), zone: text("low"), weight: Some(1), ..Layer::default() };
-        let upper = Layer { node_id: text("up"), weight: Some(2), role: Some(Role::Learner), ..Layer::default() };
+        let upper =
+            Layer { node_id: text("up"), weight: Some(2), role: Some(Role::Learner), ..Layer::default() };
         let expect = Layer {
             node_id: text("up"),
             zone: text("low"),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use clusterkit::core::member;
 use clusterkit::{ControllerConfig, KeyHash, Strategy};
 
-pub(crate) use self::environment::{names as variables, CONFIG as CONFIG_VARIABLE, URL as URL_VARIABLE};
+pub(crate) use self::environment::{CONFIG as CONFIG_VARIABLE, URL as URL_VARIABLE, names as variables};
 pub(crate) use self::exposure::is_exposed;
 pub(crate) use self::layer::Layer;
 pub(crate) use self::value::{Address, LogFormat, Role, Span};
@@ -178,7 +178,11 @@ fn controller(layer: &Layer) -> Result<ControllerConfig, ConfigError> {
     };
     detector.check()?;
     let default = ControllerConfig::default();
-    Ok(ControllerConfig { detector, rebalance_delay: span(layer.rebalance_delay, default.rebalance_delay), ..default })
+    Ok(ControllerConfig {
+        detector,
+        rebalance_delay: span(layer.rebalance_delay, default.rebalance_delay),
+        ..default
+    })
 }
 
 /// Three heartbeats, or two where three are as long as death.

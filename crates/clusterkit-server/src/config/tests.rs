@@ -31,7 +31,8 @@ fn defaults_are_for_this_machine() {
 fn options_beat_the_environment_and_that_beats_the_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("node.toml");
-    fs::write(&file, "node_id = 'file'\nzone = 'file'\nweight = 7\ncluster_name = 'file'\n").expect("written");
+    fs::write(&file, "node_id = 'file'\nzone = 'file'\nweight = 7\ncluster_name = 'file'\n")
+        .expect("written");
     let lookup = |name: &str| match name {
         "CK_NODE_ID" => Some("environment".to_owned()),
         "CK_ZONE" => Some("environment".to_owned()),
@@ -63,7 +64,10 @@ fn the_environment_may_name_the_file_and_an_option_names_another() {
 
 #[test]
 fn a_node_needs_an_id() {
-    assert_eq!(error(Layer::default()), "a node needs an id: give --node-id, CK_NODE_ID, or node_id in a --config file");
+    assert_eq!(
+        error(Layer::default()),
+        "a node needs an id: give --node-id, CK_NODE_ID, or node_id in a --config file"
+    );
 }
 
 #[test]
@@ -94,7 +98,10 @@ fn a_listener_beyond_this_machine_needs_consent() {
     assert!(exposed(here, "10.0.0.1:1", None));
     assert!(exposed(here, "node-1:1", Some(false)));
     assert!(!exposed("0.0.0.0:1", "10.0.0.1:1", Some(true)));
-    assert!(error(Layer { grpc_addr: Some(":9090".to_owned()), ..options("a") }).starts_with("--grpc-addr :9090 can be"));
+    assert!(
+        error(Layer { grpc_addr: Some(":9090".to_owned()), ..options("a") })
+            .starts_with("--grpc-addr :9090 can be")
+    );
 }
 
 #[test]
@@ -127,14 +134,18 @@ fn bootstrap_is_an_expectation_of_one() {
 fn the_detector_moves_with_what_is_set() {
     let detector = |heartbeat: &str, dead_after: &str| {
         let span = |text: &str| Some(text.parse::<Span>().expect("valid"));
-        controller(&Layer { heartbeat: span(heartbeat), dead_after: span(dead_after), ..Layer::default() }).map(|config| config.detector)
+        controller(&Layer { heartbeat: span(heartbeat), dead_after: span(dead_after), ..Layer::default() })
+            .map(|config| config.detector)
     };
     let default = member::Config::default();
     assert_eq!(detector("200ms", "1s").ok().as_ref(), Some(&default));
     let slow = detector("1s", "10s").expect("valid");
     assert_eq!((slow.suspect_after, slow.probe_timeout), (Duration::from_secs(3), default.probe_timeout));
     let fast = detector("50ms", "150ms").expect("valid");
-    assert_eq!((fast.suspect_after, fast.probe_timeout), (Duration::from_millis(100), Duration::from_millis(75)));
+    assert_eq!(
+        (fast.suspect_after, fast.probe_timeout),
+        (Duration::from_millis(100), Duration::from_millis(75))
+    );
     assert!(detector("1s", "1s").is_err());
     assert!(detector("0s", "1s").is_err());
 }

@@ -54,13 +54,11 @@ impl fmt::Display for Span {
 #[error("a length of time is a number and a unit, as in 200ms, 30s, 5m or 2h")]
 pub(crate) struct InvalidSpan;
 
-/// Whether the node may vote in the control plane.
+/// Whether the node may vote in the control plane. A learner follows and never votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// It votes when it is chosen.
     Voter,
-    /// It follows and never votes.
     Learner,
 }
 
@@ -73,13 +71,11 @@ impl From<Role> for RaftRole {
     }
 }
 
-/// How log lines look.
+/// How log lines look: text for people, or one JSON object a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
-    /// For people.
     Text,
-    /// One JSON object a line.
     Json,
 }
 

@@ -4,9 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::layout::{Home, NodePlan};
-
-/// The URL that commands ask when they are told none.
-const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+use crate::cli::URL_DEFAULT;
+use crate::terminal::counted;
 
 /// A cluster that has formed.
 #[derive(Debug)]
@@ -25,8 +24,8 @@ impl fmt::Display for Formed<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((first, _)) = self.nodes.first() else { return Ok(()) };
         let (url, authority) = (first.url(), &first.public_addr);
-        let nodes = plural(self.nodes.len(), "node");
-        let led = plural(self.partitions, "partition");
+        let nodes = counted(self.nodes.len(), "node");
+        let led = counted(self.partitions, "partition");
         writeln!(out, " ✓ {:<22}{}", format!("{nodes} joined"), seconds(self.joined))?;
         writeln!(out, " ✓ {:<22}{}   ({})", format!("{led} led"), seconds(self.led), self.shares())?;
         writeln!(out)?;
@@ -55,7 +54,13 @@ impl Formed<'_> {
     fn write_nodes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (node, pid) in &self.nodes {
             let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-            writeln!(out, "   {:<9} {:<24}  nodes at {:<16}  pid {pid}", node.id, node.url(), node.node_addr)?;
+            writeln!(
+                out,
+                "   {:<9} {:<24}  nodes at {:<16}  pid {pid}",
+                node.id,
+                node.url(),
+                node.node_addr
+            )?;
         }
         Ok(())
     }
@@ -65,7 +70,7 @@ impl Formed<'_> {
             (fewest, most) if fewest == most => fewest.to_string(),
             (fewest, most) => format!("{fewest}-{most}"),
         };
-        let copies = plural(self.copies as usize, "replica");
+        let copies = counted(self.copies as usize, "replica");
         if self.nodes.len() == 1 { copies } else { format!("{each} each, {copies}") }
     }
 }
@@ -79,10 +84,6 @@ fn fate(home: &Home) -> &'static str {
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
-}
-
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

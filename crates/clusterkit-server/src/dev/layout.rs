@@ -35,7 +35,9 @@ impl Home {
             }
             None => {
                 let dir = tempfile::Builder::new().prefix("clusterkit-dev-").tempdir();
-                Self::Temporary(dir.map_err(|source| DevError::Directory { path: std::env::temp_dir(), source })?)
+                Self::Temporary(
+                    dir.map_err(|source| DevError::Directory { path: std::env::temp_dir(), source })?,
+                )
             }
         };
         Ok(home)
@@ -51,7 +53,8 @@ impl Home {
     /// How many nodes the cluster shall have: as many as are here already, or as many as wanted.
     pub(super) fn node_count(&self, wanted: Option<u32>) -> Result<u32, DevError> {
         let path = || self.path().to_owned();
-        let entries = fs::read_dir(self.path()).map_err(|source| DevError::Directory { path: path(), source })?;
+        let entries =
+            fs::read_dir(self.path()).map_err(|source| DevError::Directory { path: path(), source })?;
         let names: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
         let names = names.map_err(|source| DevError::Directory { path: path(), source })?;
         let is_node = |number: &u32| names.iter().any(|name| name.to_str() == Some(&node_id(*number)));

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use self::banner::{Formed, plural};
+use self::banner::Formed;
 use self::child::{NodeProcess, Shape};
 use self::layout::{Home, NodePlan, plan};
 use crate::cli::Dev;
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
-use crate::terminal;
+use crate::terminal::{self, counted};
 use crate::view::Topology;
 
 /// The most nodes of a development cluster.
@@ -40,9 +41,9 @@ pub(crate) fn run(options: &Dev) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen().map_err(Failure::Runtime)?;
-        tokio::select! {
-            cluster = start(options) => supervise(cluster?, &mut signals).await,
-            () = signals.next() => Ok(()),
+        match start(options, &mut signals).await? {
+            Some(cluster) => supervise(cluster, &mut signals).await,
+            None => Ok(()),
         }
     });
     runtime.shutdown_background();
@@ -73,36 +74,46 @@ impl Signals {
     }
 }
 
-/// Starts the nodes and waits until they have formed the cluster.
-async fn start(options: &Dev) -> Result<Cluster, Failure> {
+/// Starts the nodes and waits until they have formed the cluster; `None` after a signal.
+async fn start(options: &Dev, signals: &mut Signals) -> Result<Option<Cluster>, Failure> {
     let mut starts = 1;
     loop {
-        match attempt(options).await {
+        match attempt(options, signals).await {
             Err(Failure::Dev(error)) if error.is_port_conflict() && starts < STARTS_MAX => starts += 1,
             outcome => return outcome,
         }
     }
 }
 
-async fn attempt(options: &Dev) -> Result<Cluster, Failure> {
+async fn attempt(options: &Dev, signals: &mut Signals) -> Result<Option<Cluster>, Failure> {
     let home = Home::open(options.data.as_deref())?;
     let count = home.node_count(options.nodes)?;
     let plans = plan(home.path(), count)?;
     let begun = Instant::now();
     let mut cluster = Cluster::spawn(home, &plans, options.partitions)?;
     let formed = tokio::select! {
-        formed = wait_until_formed(&plans, begun) => formed?,
-        (node, status) = cluster.next_death() => return Err(cluster.stillborn(node, &status).into()),
+        formed = wait_until_formed(&plans, begun) => formed.map(Some),
+        (node, status) = cluster.next_death() => Err(cluster.stillborn(node, &status).into()),
+        () = signals.next() => Ok(None),
     };
-    terminal::say(&cluster.formed(&formed).to_string())?;
-    Ok(cluster)
+    match formed {
+        Ok(Some(seen)) => {
+            terminal::say(&cluster.formed(&seen).to_string())?;
+            Ok(Some(cluster))
+        }
+        nothing => {
+            cluster.kill().await;
+            nothing.map(|_| None)
+        }
+    }
 }
 
 /// The running children.
 struct Cluster {
     nodes: Vec<NodeProcess>,
-    /// Each waits for the end of one child, which it kills when it is dropped.
+    /// Each waits for the end of one child.
     ends: JoinSet<(usize, io::Result<ExitStatus>)>,
+    kill: CancellationToken,
     // Dropped last: the directory goes when nobody writes there any more.
     home: Home,
 }
@@ -112,11 +123,12 @@ impl Cluster {
         let seeds = plans.iter().map(|plan| plan.node_addr.clone()).collect();
         let count = u32::try_from(plans.len()).unwrap_or(NODES_MAX);
         let shape = Shape { seeds, count, partitions };
-        let mut cluster = Self { nodes: Vec::new(), ends: JoinSet::new(), home };
+        let mut cluster =
+            Self { nodes: Vec::new(), ends: JoinSet::new(), kill: CancellationToken::new(), home };
         for plan in plans {
             let (node, child) = NodeProcess::start(plan, &shape).map_err(DevError::Spawn)?;
             let index = cluster.nodes.len();
-            cluster.ends.spawn(end_of(index, child));
+            cluster.ends.spawn(end_of(index, child, cluster.kill.clone()));
             cluster.nodes.push(node);
         }
         Ok(cluster)
@@ -126,7 +138,7 @@ impl Cluster {
     async fn next_death(&mut self) -> (usize, io::Result<ExitStatus>) {
         match self.ends.join_next().await {
             Some(Ok(end)) => end,
-            // The tasks neither panic nor are they cancelled while somebody waits.
+            // The tasks neither panic nor are they cancelled.
             Some(Err(_)) | None => std::future::pending().await,
         }
     }
@@ -138,7 +150,8 @@ impl Cluster {
 
     fn formed(&self, seen: &Seen) -> Formed<'_> {
         let leaders = self.nodes.iter().map(|node| seen.topology.leaderships(&node.plan.id));
-        let (fewest, most) = leaders.fold((u32::MAX, 0), |(fewest, most), count| (fewest.min(count), most.max(count)));
+        let (fewest, most) =
+            leaders.fold((u32::MAX, 0), |(fewest, most), count| (fewest.min(count), most.max(count)));
         Formed {
             home: &self.home,
             nodes: self.nodes.iter().map(|node| (&node.plan, node.pid)).collect(),
@@ -150,20 +163,40 @@ impl Cluster {
         }
     }
 
-    /// Lets the children stop in order; what still runs after that is killed with the tasks.
+    /// Lets the children stop in order, and kills those that do not in time.
     async fn stop(&mut self) {
         for node in &mut self.nodes {
             node.input = None;
         }
-        let all = async { while self.ends.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
-            self.ends.shutdown().await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.all_ended()).await.is_err() {
+            self.kill().await;
         }
+    }
+
+    /// Ends the children at once. Nobody writes to their directories after this.
+    async fn kill(&mut self) {
+        self.kill.cancel();
+        self.all_ended().await;
+    }
+
+    async fn all_ended(&mut self) {
+        while self.ends.join_next().await.is_some() {}
     }
 }
 
-async fn end_of(index: usize, mut child: Child) -> (usize, io::Result<ExitStatus>) {
-    (index, child.wait().await)
+async fn end_of(index: usize, mut child: Child, kill: CancellationToken) -> (usize, io::Result<ExitStatus>) {
+    tokio::select! {
+        status = child.wait() => return (index, status),
+        () = kill.cancelled() => {}
+    }
+    let killed = child.kill().await;
+    (
+        index,
+        match killed {
+            Ok(()) => child.wait().await,
+            Err(error) => Err(error),
+        },
+    )
 }
 
 /// Tells of children that end, until a signal ends them all, or none is left.
@@ -180,10 +213,10 @@ async fn supervise(mut cluster: Cluster, signals: &mut Signals) -> Result<(), Fa
             () = signals.next() => break,
         }
     }
-    terminal::say(&format!("\n   stopping {}", plural(cluster.ends.len(), "node")))?;
+    terminal::say(&format!("\n   stopping {}", counted(cluster.ends.len(), "node")))?;
     tokio::select! {
         () = cluster.stop() => {}
-        () = signals.next() => cluster.ends.shutdown().await,
+        () = signals.next() => cluster.kill().await,
     }
     Ok(())
 }
@@ -200,10 +233,8 @@ async fn wait_until_formed(plans: &[NodePlan], begun: Instant) -> Result<Seen, F
     let mut joined = None;
     loop {
         let answer = look(&client).await;
-        if let Ok(topology) = &answer {
-            if topology.count_alive() == plans.len() {
-                joined.get_or_insert_with(|| begun.elapsed());
-            }
+        if answer.as_ref().is_ok_and(|topology| topology.count_alive() == plans.len()) {
+            joined.get_or_insert_with(|| begun.elapsed());
         }
         match (answer, joined) {
             (Ok(topology), Some(joined)) if topology.is_whole() => {
@@ -224,7 +255,7 @@ async fn look(client: &Client) -> Result<Topology, ClientError> {
 
 fn not_formed(answer: Result<Topology, ClientError>) -> DevError {
     let last = match answer {
-        Ok(topology) => format!("{} alive", plural(topology.count_alive(), "node")),
+        Ok(topology) => format!("{} alive", counted(topology.count_alive(), "node")),
         Err(error) => error.to_string(),
     };
     DevError::NotFormed { seconds: FORM_TIMEOUT.as_secs(), last }

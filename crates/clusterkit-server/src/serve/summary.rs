@@ -6,7 +6,7 @@ use std::time::Duration;
 use clusterkit::ClusterKit;
 
 use crate::config::{Config, LogFormat};
-use crate::terminal;
+use crate::terminal::{self, counted};
 
 /// Where this node listens for clients, and as what.
 #[derive(Debug, Clone)]
@@ -47,8 +47,10 @@ impl Started<'_> {
         let (milliseconds, nodes) = (took.as_millis(), self.node.nodes().len());
         match self.format {
             LogFormat::Text => {
-                let name = &status.cluster_name;
-                terminal::say(&format!("ready in {milliseconds} ms: cluster {cluster} ({name:?}), {nodes} nodes alive"))
+                let (name, alive) = (&status.cluster_name, counted(nodes, "node"));
+                terminal::say(&format!(
+                    "ready in {milliseconds} ms: cluster {cluster} ({name:?}), {alive} alive"
+                ))
             }
             LogFormat::Json => {
                 tracing::info!(%cluster, cluster_name = %status.cluster_name, nodes, "ready in {milliseconds} ms");

@@ -10,7 +10,8 @@ fn formed(plans: &[Plan]) -> Vec<Running> {
     for plan in plans {
         let status = eventually("all nodes alive and healthy", || {
             let status = plan.wait_until("healthy");
-            let alive = status["nodes"].as_array().expect("nodes").iter().filter(|node| node["status"] == "alive");
+            let alive =
+                status["nodes"].as_array().expect("nodes").iter().filter(|node| node["status"] == "alive");
             (alive.count() == plans.len()).then_some(status)
         });
         assert_eq!(status["partitions"]["ok"], status["partitions"]["total"]);
@@ -34,7 +35,8 @@ fn a_killed_node_costs_copies_and_comes_back_as_itself() {
     let status = eventually("node-3 dead and all partitions led", || {
         let status = plans[0].ask(&["status", "-o", "json"]);
         let seen = status.json();
-        let dead = seen["nodes"].as_array()?.iter().any(|node| node["id"] == "node-3" && node["status"] == "dead");
+        let dead =
+            seen["nodes"].as_array()?.iter().any(|node| node["id"] == "node-3" && node["status"] == "dead");
         (dead && seen["partitions"]["leaderless"] == 0).then_some(status)
     });
     assert_eq!(status.code, Some(1));
@@ -73,7 +75,9 @@ fn commands_show_a_cluster_and_take_a_node_out() {
     assert!(ask(&["partition", "who", "user:1"]).starts_with("\"user:1\" is in partition-"));
     assert!(ask(&["node", "stop-check", "node-3"]).starts_with("yes: node-3 may be stopped now"));
     assert!(ask(&["node", "drain", "node-3", "--dry-run"]).starts_with("node-3 would give away "));
-    plans[1].ask(&["node", "show", "node-33"]).assert_refused(1, "no node is called \"node-33\"; did you mean `node-3`?");
+    plans[1]
+        .ask(&["node", "show", "node-33"])
+        .assert_refused(1, "no node is called \"node-33\"; did you mean `node-3`?");
     plans[1].ask(&["partition", "explain", "99"]).assert_refused(1, "");
     plans[1].ask(&["node", "remove", "node-3", "--force"]).assert_refused(2, "--yes");
 

@@ -46,22 +46,43 @@ fn three_nodes_run_until_one_signal_ends_them() {
     let home = tempfile::tempdir().expect("a directory");
     let (mut dev, banner) = started(home.path(), &["--nodes", "3"]);
     assert_eq!(banner.pids.len(), 3, "{}", banner.text);
-    for part in ["3 nodes joined", "64 partitions led", "gRPC ", "/metrics", "clusterkit events --follow", "kill -9 "] {
+    for part in
+        ["3 nodes joined", "64 partitions led", "gRPC ", "/metrics", "clusterkit events --follow", "kill -9 "]
+    {
         assert!(banner.text.contains(part), "{part:?} in\n{}", banner.text);
     }
     let status = run(&["status", "--url", &banner.url]);
     assert_eq!(status.code, Some(0), "{status:?}");
-    assert!(status.stdout.starts_with("healthy: 3 nodes, 64 partitions, all led and in sync\n"), "{status:?}");
+    assert!(
+        status.stdout.starts_with("healthy: 3 nodes, 64 partitions, all led and in sync\n"),
+        "{status:?}"
+    );
 
     signal(banner.pids[2], Signal::KILL);
     dev.wait_for("node-3 has ended: signal: 9");
-    eventually("a degraded cluster", || (run(&["status", "--url", &banner.url]).code == Some(1)).then_some(()));
+    eventually("a degraded cluster", || {
+        (run(&["status", "--url", &banner.url]).code == Some(1)).then_some(())
+    });
 
     signal(dev.pid(), Signal::INT);
     assert_eq!(dev.wait().code(), Some(0), "{}", dev.stderr());
     wait_until_gone(&banner.pids);
     assert!(!banner.data.exists(), "{} stayed", banner.data.display());
     assert_eq!(dev.stderr(), "");
+}
+
+#[test]
+fn an_interrupted_start_leaves_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (temporary, mut command) = (home.path().join("tmp"), clusterkit(&["dev", "--nodes", "3"]));
+    std::fs::create_dir(&temporary).expect("made");
+    command.env("TMPDIR", &temporary);
+    let mut dev = Running::start(command, home.path(), "dev");
+    let entries = || std::fs::read_dir(&temporary).expect("listed").count();
+    eventually("the directory of the cluster", || (entries() == 1).then_some(()));
+    signal(dev.pid(), Signal::INT);
+    assert_eq!(dev.wait().code(), Some(0), "{}", dev.stderr());
+    assert_eq!((entries(), dev.stderr().as_str()), (0, ""));
 }
 
 #[test]

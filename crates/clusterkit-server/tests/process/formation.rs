@@ -19,21 +19,23 @@ fn next(state: &mut u64) -> u64 {
 }
 
 /// The order of run `seed` (Fisher and Yates).
-fn order(seed: u64) -> Vec<usize> {
+fn order(seed: u64, nodes: usize) -> Vec<usize> {
     let mut state = seed;
-    let mut order: Vec<usize> = (0..NODES).collect();
-    for last in (1..NODES).rev() {
+    let mut order: Vec<usize> = (0..nodes).collect();
+    for last in (1..nodes).rev() {
         let chosen = usize::try_from(next(&mut state) % (last as u64 + 1)).expect("small");
         order.swap(last, chosen);
     }
     order
 }
 
-fn form(seed: u64) -> BTreeSet<String> {
+/// The clusters that `nodes` nodes form.
+fn form(seed: u64, nodes: usize) -> BTreeSet<String> {
     let home = tempfile::tempdir().expect("a directory");
-    let plans = plans(&home, NODES, &["--log-format", "text"]);
-    let mut nodes: Vec<Running> = order(seed).into_iter().map(|index| plans[index].start()).collect();
-    for node in &mut nodes {
+    let plans = plans(&home, nodes, &["--log-format", "text"]);
+    let mut running: Vec<Running> =
+        order(seed, nodes).into_iter().map(|index| plans[index].start()).collect();
+    for node in &mut running {
         node.wait_for("ready in ");
     }
     let id = |plan: &crate::harness::Plan| {
@@ -43,11 +45,21 @@ fn form(seed: u64) -> BTreeSet<String> {
     plans.iter().map(id).collect()
 }
 
+fn check(seed: u64, nodes: usize) {
+    let clusters = form(seed, nodes);
+    let order = order(seed, nodes);
+    assert!(clusters.len() == 1 && !clusters.contains("none"), "run {seed}, order {order:?}: {clusters:?}");
+}
+
 #[test]
 fn forms_one_cluster() {
     let runs = std::env::var("CLUSTERKIT_FORMATION_RUNS").ok().and_then(|runs| runs.parse().ok());
     for seed in 0..runs.unwrap_or(RUNS_DEFAULT) {
-        let clusters = form(seed);
-        assert!(clusters.len() == 1 && !clusters.contains("none"), "run {seed}, order {:?}: {clusters:?}", order(seed));
+        check(seed, NODES);
     }
+}
+
+#[test]
+fn more_nodes_than_can_vote_form_one_cluster() {
+    check(0, clusterkit::core::limits::VOTERS_MAX + 2);
 }

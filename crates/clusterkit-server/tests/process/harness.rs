@@ -37,7 +37,8 @@ pub(crate) fn free_addr() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % u32::from(PORT_COUNT)).expect("below the count");
     eventually("a free port", || {
-        let offset = (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(PORT_COUNT);
+        let offset =
+            (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(PORT_COUNT);
         let addr = format!("127.0.0.1:{}", PORT_FIRST + u16::try_from(offset).expect("below the count"));
         TcpListener::bind(&addr).is_ok().then_some(addr)
     })
@@ -210,7 +211,17 @@ impl Plan {
     /// What `serve` is told.
     pub(crate) fn args(&self) -> Vec<String> {
         let dir = self.dir.display().to_string();
-        let own = ["serve", "--node-id", &self.id, "--http-addr", &self.http, "--listen", &self.node, "--data-dir", &dir];
+        let own = [
+            "serve",
+            "--node-id",
+            &self.id,
+            "--http-addr",
+            &self.http,
+            "--listen",
+            &self.node,
+            "--data-dir",
+            &dir,
+        ];
         own.iter().map(|option| (*option).to_owned()).chain(self.more.clone()).collect()
     }
 
@@ -240,7 +251,8 @@ impl Plan {
 
 /// `count` nodes that form one cluster, not started yet.
 pub(crate) fn plans(home: &TempDir, count: usize, more: &[&str]) -> Vec<Plan> {
-    let mut plans: Vec<_> = (1..=count).map(|number| Plan::new(home.path(), &format!("node-{number}"), more)).collect();
+    let mut plans: Vec<_> =
+        (1..=count).map(|number| Plan::new(home.path(), &format!("node-{number}"), more)).collect();
     let seeds: Vec<_> = plans.iter().map(|plan| plan.node.clone()).collect();
     for plan in &mut plans {
         plan.more.extend(["--expect".to_owned(), count.to_string(), "--seeds".to_owned(), seeds.join(",")]);

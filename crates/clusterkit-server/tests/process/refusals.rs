@@ -42,14 +42,20 @@ fn what_cannot_be_meant_is_refused_before_anything_is_touched() {
         run(&args).assert_refused(2, part);
         assert!(!data.exists(), "{args:?} made the data directory");
     };
-    check(&["--seed", "127.0.0.1:1"], "unexpected argument '--seed' found; a similar argument exists: '--seeds'");
+    check(
+        &["--seed", "127.0.0.1:1"],
+        "unexpected argument '--seed' found; a similar argument exists: '--seeds'",
+    );
     check(&["--expect", "three"], "invalid value 'three' for '--expect <N>'");
     check(&["--expect", "0"], "expect must be between 1 and 64, not 0");
     check(&["--expect", "3"], "expecting several nodes needs seeds");
     check(&["--expect", "3", "--bootstrap"], "give one of the two");
     check(&["--config", &unknown], "unknown.yaml:2: unknown key \"seed\"; did you mean \"seeds\"?");
     check(&["--config", &malformed], "malformed.yaml:");
-    check(&["--config", &value], "value.toml:1: invalid type: string \"three\", expected u32, in \"expect = 'three'\"");
+    check(
+        &["--config", &value],
+        "value.toml:1: invalid type: string \"three\", expected u32, in \"expect = 'three'\"",
+    );
     check(&["--config", "no-such-file.yaml"], "cannot read no-such-file.yaml: ");
     check(&["--listen", "127.0.0.1"], "--listen must be host:port, as in 127.0.0.1:7000, not \"127.0.0.1\"");
     check(&["--seeds", "10.0.0.1"], "--seeds must be host:port");
@@ -92,7 +98,8 @@ fn a_data_directory_belongs_to_one_node_of_one_process() {
     node.terminate();
     let before = files(&plan.dir);
     again.id = "node-9".to_owned();
-    finish(again.command()).assert_refused(1, "belongs to node node-1, not node-9; choose another --data-dir");
+    finish(again.command())
+        .assert_refused(1, "belongs to node node-1, not node-9; choose another --data-dir");
     assert_eq!(files(&plan.dir), before);
 }
 

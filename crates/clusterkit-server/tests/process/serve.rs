@@ -11,7 +11,11 @@ fn get(addr: &str, path: &str) -> Option<(u16, String)> {
 #[test]
 fn one_node_serves_health_and_stops_in_order() {
     let home = tempfile::tempdir().expect("a directory");
-    let plan = Plan::new(home.path(), "node-1", &["--bootstrap", "--replication-factor", "1", "--log-format", "text"]);
+    let plan = Plan::new(
+        home.path(),
+        "node-1",
+        &["--bootstrap", "--replication-factor", "1", "--log-format", "text"],
+    );
     let mut node = plan.start();
     let live = eventually("/livez", || get(&plan.http, "/livez"));
     assert_eq!(live.0, 200);
@@ -19,11 +23,14 @@ fn one_node_serves_health_and_stops_in_order() {
     assert_eq!(status["health"]["state"], "healthy");
     let shown = plan.ask(&["status"]);
     assert_eq!(shown.code, Some(0));
-    assert!(shown.stdout.starts_with("healthy: 1 nodes, 64 partitions, all led and in sync\n"), "{shown:?}");
+    assert!(shown.stdout.starts_with("healthy: 1 node, 64 partitions, all led and in sync\n"), "{shown:?}");
     let text = node.wait_for("ready in ");
     let cluster = status["cluster"]["id"].as_str().expect("an id");
     assert!(text.contains("settings  defaults < options\n"), "{text}");
-    assert!(text.contains(&format!(" ms: cluster {cluster} (\"clusterkit-cluster\"), 1 nodes alive")), "{text}");
+    assert!(
+        text.contains(&format!(" ms: cluster {cluster} (\"clusterkit-cluster\"), 1 node alive")),
+        "{text}"
+    );
     assert_eq!(node.terminate().code(), Some(0));
     assert_eq!(node.stderr(), "");
     plan.ask(&["status"]).assert_refused(3, "connection refused; is a node running there?");
@@ -37,8 +44,12 @@ fn fewer_nodes_than_copies_are_degraded() {
     plan.wait_until("available");
     let status = plan.ask(&["status"]);
     assert_eq!(status.code, Some(1), "{status:?}");
-    assert!(status.stdout.starts_with("degraded: 64 partitions have fewer than 3 copies in sync"), "{status:?}");
-    plan.ask(&["status", "--wait", "healthy", "--timeout", "0s"]).assert_refused(1, "not healthy after 0s: degraded: ");
+    assert!(
+        status.stdout.starts_with("degraded: 64 partitions have fewer than 3 copies in sync"),
+        "{status:?}"
+    );
+    plan.ask(&["status", "--wait", "healthy", "--timeout", "0s"])
+        .assert_refused(1, "not healthy after 0s: degraded: ");
 }
 
 #[test]
@@ -61,7 +72,9 @@ fn any_free_port_will_do_and_is_shown() {
     (plan.http, plan.node) = ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
     let mut node = plan.start();
     let text = node.wait_for("ready in ");
-    let row = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)).expect(name).trim().to_owned();
+    let row = |name: &str| {
+        text.lines().find_map(|line| line.trim().strip_prefix(name)).expect(name).trim().to_owned()
+    };
     plan.http = row("clients");
     assert_ne!(row("nodes"), "127.0.0.1:0");
     assert_eq!(plan.ask(&["node", "show", "node-1", "-o", "json"]).json()["public_addr"], plan.http);
@@ -73,7 +86,10 @@ fn settings_come_from_a_file_and_from_older_variables() {
     let plan = Plan::new(home.path(), "node-1", &[]);
     let file = home.path().join("node.yaml");
     let grpc = free_addr();
-    let text = format!("server: {{http_addr: {:?}, grpc_addr: {grpc:?}}}\ncluster: {{bootstrap: true, replication: 1}}\nzone: a\n", plan.http);
+    let text = format!(
+        "server: {{http_addr: {:?}, grpc_addr: {grpc:?}}}\ncluster: {{bootstrap: true, replication: 1}}\nzone: a\n",
+        plan.http
+    );
     std::fs::write(&file, text).expect("written");
     let mut command = crate::harness::clusterkit(&["serve", "--log-format", "json"]);
     command.env("CK_CONFIG", &file).env("NODE_ID", "node-1").env("NODE_NAME", "Server-1");
@@ -83,7 +99,11 @@ fn settings_come_from_a_file_and_from_older_variables() {
     let shown = plan.ask(&["node", "show", "node-1", "-o", "json"]).json();
     assert_eq!((&shown["zone"], &shown["node_addr"]), (&"b".into(), &plan.node.clone().into()));
     assert_eq!(shown["metadata"]["name"], "Server-1");
-    assert_eq!(get(&grpc, "/livez").map(|(code, _)| code), Some(200), "the second port has the same services");
+    assert_eq!(
+        get(&grpc, "/livez").map(|(code, _)| code),
+        Some(200),
+        "the second port has the same services"
+    );
     let text = node.wait_for("ready in ");
     assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");
 }
@@ -91,8 +111,10 @@ fn settings_come_from_a_file_and_from_older_variables() {
 #[test]
 fn nobody_there_is_said_with_the_url() {
     let addr = free_addr();
-    let expect = format!("cannot reach http://{addr}: connection refused; is a node running there? (--url or CK_URL names another)");
+    let expect = format!(
+        "cannot reach http://{addr}: connection refused; is a node running there? (--url or CK_URL names another)"
+    );
     run(&["status", "--url", &addr]).assert_refused(3, &expect);
     run(&["node", "list", "--url", &addr]).assert_refused(3, &expect);
-    run(&["status", "--url", "https://127.0.0.1:1"]).assert_refused(1, "is no URL of a node");
+    run(&["status", "--url", "https://127.0.0.1:1"]).assert_refused(2, "is no URL of a node");
 }

@@ -63,6 +63,10 @@ fn say_alive(shared: &Arc<Shared>) {
 /// Tells the controller that this node stops, and waits a moment for others to lead what it led.
 pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
     let mut topology = shared.topology.subscribe();
+    let alone = !shared.topology().nodes.values().any(|node| node.id != shared.node && node.is_live());
+    if alone {
+        return;
+    }
     let leads = |topology: &Arc<Topology>| {
         topology.partitions.iter().any(|record| record.leader.as_ref() == Some(&shared.node))
     };

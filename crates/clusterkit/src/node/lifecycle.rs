@@ -230,6 +230,10 @@ async fn start_raft(
     let raft =
         RaftGroup::start(options).await.map_err(|error| StartError::Log { reason: error_chain(&error) })?;
     let raft = shared.raft.get_or_init(|| raft).clone();
+    // A founder sees the first entry come about; who joins later is given a history.
+    if raft.is_pristine().await && !membership.founders.is_empty() {
+        shared.events.open();
+    }
     initialize(shared, &raft, membership);
     Ok(raft)
 }
@@ -271,14 +275,26 @@ async fn publish(shared: Arc<Shared>, raft: RaftGroup) {
         let view = Arc::clone(&views.borrow_and_update());
         let known = shared.topology.borrow().version;
         if view.state.topology.version > known {
-            for node in view.state.topology.nodes.values().filter(|node| node.store != shared.store) {
-                shared.book.note(node.store, &node.node_addr);
-            }
+            note_addrs(&shared, &view.state.topology);
             shared.topology.send_replace(Arc::new(view.state.topology.clone()));
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// A record that changed says where its node listens now; one that did not may be older than what the
+/// node said itself.
+fn note_addrs(shared: &Shared, topology: &Topology) {
+    let earlier = shared.topology();
+    for node in topology.nodes.values().filter(|node| node.store != shared.store) {
+        let unchanged = earlier.node(&node.id).is_some_and(|known| known.boot == node.boot);
+        if unchanged {
+            shared.book.note_first(node.store, &node.node_addr);
+        } else {
+            shared.book.note(node.store, &node.node_addr);
         }
     }
 }

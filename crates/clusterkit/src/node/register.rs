@@ -42,16 +42,15 @@ pub(super) async fn register(shared: &Arc<Shared>, cluster: ClusterId) -> Result
 
 /// Asks the controller when it is known, else whoever may know it.
 async fn attempt(shared: &Arc<Shared>, join: &Join) -> Option<JoinAnswer> {
-    if shared.controller().is_some() {
-        return Some(shared.join(join.clone()).await);
+    match shared.join(join.clone()).await {
+        JoinAnswer::TryAgain => {}
+        answer => return Some(answer),
     }
+    // The controller that this node knows of, if any, may have moved or fallen: others know better.
     for addr in known_addrs(shared) {
         match ask_to_join(shared, &addr, join).await {
             Some(JoinAnswer::TryAgain) | None => {}
             answer => return answer,
-        }
-        if shared.controller().is_some() {
-            return None;
         }
     }
     None
@@ -66,7 +65,7 @@ fn known_addrs(shared: &Shared) -> Vec<String> {
 /// again, and says when a seed turns out to be of another cluster.
 async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartError> {
     let Some(greeting) = shared.greeting.borrow().clone() else { return Ok(()) };
-    let mut strangers = None;
+    let (mut strangers, mut met) = (None, false);
     for addr in shared.settings.seeds.iter().take(ADDRS_MAX) {
         let target = Target { addr: addr.clone(), node: None };
         let call = shared.transport().call(
@@ -81,7 +80,7 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
                 let answer: Option<clusterkit_core::forming::Greeting> = message::decode(&body).ok();
                 if let Some(answer) = answer.filter(|answer| answer.candidate.store != shared.store) {
                     shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
-                    return Ok(());
+                    met = true;
                 }
             }
             Err(CallError::Refused { reason: Refusal::OtherCluster { cluster, name } }) => {
@@ -91,11 +90,11 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
             Err(CallError::NotClusterKit { .. }) => {
                 if let Ok(answer) = greet(shared, addr, &greeting).await {
                     shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
-                    return Ok(());
+                    met = true;
                 }
             }
             Err(_) => {}
         }
     }
-    strangers.map_or(Ok(()), Err)
+    strangers.filter(|_| !met).map_or(Ok(()), Err)
 }

@@ -119,6 +119,11 @@ impl RaftGroup {
         Ok(Self { raft, store: options.store, forced_term, views })
     }
 
+    /// Whether nothing was ever written here: what is applied from now on happens now.
+    pub(crate) async fn is_pristine(&self) -> bool {
+        self.raft.is_initialized().await.is_ok_and(|initialized| !initialized)
+    }
+
     /// Makes a new group of these voters. Every one of them may do it with the same set: the votes
     /// make one leader. Does nothing when the log is not empty.
     pub(crate) async fn initialize(&self, voters: &[(StoreId, NodeId, String)]) -> Result<(), ProposeError> {
