@@ -71,7 +71,7 @@ fn hear(node: &mut Forming, millis: u64, greeting: Greeting) {
 }
 
 /// Calls every timeout that is due by `millis`, each on time.
-fn sleep_until(node: &mut Forming, millis: u64) {
+fn pass_until(node: &mut Forming, millis: u64) {
     while let Some(due) = node.poll_timeout().filter(|&due| due <= at(millis)) {
         node.handle_timeout(due);
     }
@@ -154,7 +154,7 @@ fn more_than_expected_leave_the_lowest_ids() {
     for (name, known) in [('a', "bcd"), ('c', "abd"), ('b', "acd")] {
         hear(&mut late, 10, hello(name, known));
     }
-    sleep_until(&mut late, 2_000);
+    pass_until(&mut late, 2_000);
     assert_eq!(decisions(&mut late), [persist(1, "acd")], "what it had before it heard of b");
 }
 
@@ -189,7 +189,7 @@ fn candidate_that_does_not_hear_this_node_does_not_count() {
 fn candidate_that_fell_silent_does_not_count() {
     let mut node = node();
     hear(&mut node, 10, hello('b', "ac"));
-    sleep_until(&mut node, 3_011);
+    pass_until(&mut node, 3_011);
     decisions(&mut node);
     hear(&mut node, 3_011, hello('c', "ab"));
     assert_eq!(decisions(&mut node), []);
@@ -281,7 +281,7 @@ fn unanimous_vote_forms_the_cluster() {
 fn durable_vote_counts_however_long_ago_it_was_shown() {
     let mut node = voter(2);
     hear(&mut node, 10, hello_with_vote('b', "ac", vote(2, "abc")));
-    sleep_until(&mut node, 60_000);
+    pass_until(&mut node, 60_000);
     let waiting = Problem::VotesMissing { round: 2, nodes: vec![candidate('c').node] };
     assert_eq!(decisions(&mut node), [Action::Report(waiting)]);
     hear(&mut node, 60_001, hello_with_vote('c', "ab", vote(2, "abc")));
@@ -319,7 +319,7 @@ fn vote_is_left_for_one_of_a_higher_round() {
 fn vote_is_not_left_for_a_members_vote_of_a_lower_round() {
     let mut node = voter(2);
     hear(&mut node, 10, hello_with_vote('b', "ac", vote(1, "bcd")));
-    sleep_until(&mut node, 2_000);
+    pass_until(&mut node, 2_000);
     assert_eq!(decisions(&mut node), []);
 }
 
@@ -332,7 +332,7 @@ fn vote_is_not_left_for_the_vote_of_a_node_outside_the_set() {
     let replaced = Candidate { store: StoreId(1), ..candidate('b') };
     let members = vec![candidate('a'), replaced.clone(), candidate('c')];
     let greeting = hello_with_vote('b', "ac", Vote { round: 5, members });
-    sleep_until(&mut node, 4_000);
+    pass_until(&mut node, 4_000);
     hear(&mut node, 4_000, Greeting { candidate: replaced, ..greeting });
     hear(&mut node, 4_000, hello('c', "ab"));
     let waiting = Problem::VotesMissing { round: 2, nodes: vec![candidate('b').node, candidate('c').node] };
@@ -352,7 +352,7 @@ fn own_votes_after_the_first_keep_a_pause() {
             assert_eq!(casts, []);
         }
     }
-    sleep_until(&mut node, 300);
+    pass_until(&mut node, 300);
     assert_eq!(decisions(&mut node), [persist(31, "abc")]);
 }
 
@@ -411,7 +411,7 @@ fn node_without_expect_only_joins() {
     let mut node = node_with(config('a', None), None);
     hear(&mut node, 10, hello('b', "ac"));
     hear(&mut node, 20, hello_with_vote('c', "ab", vote(1, "abc")));
-    sleep_until(&mut node, 10_000);
+    pass_until(&mut node, 10_000);
     assert_eq!(decisions(&mut node), []);
     hear(&mut node, 10_001, hello_of_cluster('b', ClusterId(7)));
     assert_eq!(decisions(&mut node), [join('b', ClusterId(7))]);
@@ -484,7 +484,7 @@ fn nobody_votes_while_two_nodes_have_one_name() {
     let clash = Problem::NodeIdClash { node: candidate('c').node, addrs };
     assert_eq!(decisions(&mut node), [Action::Report(clash)]);
     // The twin falls silent.
-    sleep_until(&mut node, 3_300);
+    pass_until(&mut node, 3_300);
     assert_eq!(decisions(&mut node), [persist(1, "abc")]);
 }
 
@@ -516,7 +516,7 @@ fn own_address_among_the_seeds_is_harmless() {
     assert_eq!(greets(&mut node), ["b:1", "localhost:1"]);
     let myself = node.greeting();
     node.handle_greeting(at(10), "localhost:1", myself);
-    sleep_until(&mut node, 1_200);
+    pass_until(&mut node, 1_200);
     assert_eq!(greets(&mut node), ["b:1"]);
     assert_eq!(node.greeting().known, []);
 }
@@ -528,9 +528,9 @@ fn candidates_known_at_second_hand_are_greeted() {
     assert_eq!(greets(&mut node), ["b:1", "c:1", "d:1"]);
     assert_eq!(node.greeting().known, candidates("b"), "but only b was heard");
     // Nobody speaks of them any more.
-    sleep_until(&mut node, 3_100);
+    pass_until(&mut node, 3_100);
     greets(&mut node);
-    sleep_until(&mut node, 6_000);
+    pass_until(&mut node, 6_000);
     assert_eq!(greets(&mut node), Vec::<String>::new());
 }
 
@@ -540,7 +540,7 @@ fn seeds_can_be_looked_up_again() {
     assert_eq!(greets(&mut node), ["b:1"]);
     node.handle_seeds(at(50), [addr('c'), addr('a')]);
     assert_eq!(greets(&mut node), ["c:1"]);
-    sleep_until(&mut node, 5_000);
+    pass_until(&mut node, 5_000);
     assert_eq!(greets(&mut node), ["c:1"]);
 }
 
@@ -574,9 +574,9 @@ fn unreachable_seed_is_greeted_less_and_less_often_and_reported() {
 fn greeting_without_any_outcome_is_sent_again() {
     let mut node = node_with(Config { seeds: vec![addr('b')], ..config('a', None) }, None);
     assert_eq!(greets(&mut node), ["b:1"]);
-    sleep_until(&mut node, 999);
+    pass_until(&mut node, 999);
     assert_eq!(greets(&mut node), Vec::<String>::new());
-    sleep_until(&mut node, 1_225);
+    pass_until(&mut node, 1_225);
     assert_eq!(greets(&mut node), ["b:1"]);
 }
 
@@ -616,7 +616,7 @@ fn of_too_many_candidates_the_lowest_ids_are_remembered() {
 fn waiting_for_candidates_is_reported() {
     let mut node = node();
     for millis in (100..4_000).step_by(500) {
-        sleep_until(&mut node, millis);
+        pass_until(&mut node, millis);
         hear(&mut node, millis, hello('b', "a"));
     }
     let heard = vec![candidate('a').node, candidate('b').node];

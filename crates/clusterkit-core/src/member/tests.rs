@@ -27,7 +27,7 @@ fn beat(detector: &mut Detector, millis: u64, name: &str) {
 }
 
 /// Calls every timeout that is due by `millis`, each on time.
-fn sleep_until(detector: &mut Detector, millis: u64) {
+fn pass_until(detector: &mut Detector, millis: u64) {
     while let Some(due) = detector.poll_timeout().filter(|&due| due <= at(millis)) {
         detector.handle_timeout(due);
     }
@@ -48,16 +48,16 @@ fn probe(name: &str, token: u64) -> Action {
 #[test]
 fn silence_makes_suspect_and_then_dead_each_reported_once() {
     let mut detector = watching([member("a", 1, Liveness::Alive)]);
-    sleep_until(&mut detector, 599);
+    pass_until(&mut detector, 599);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 600);
+    pass_until(&mut detector, 600);
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Suspect)]);
-    sleep_until(&mut detector, 999);
+    pass_until(&mut detector, 999);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 1_000);
+    pass_until(&mut detector, 1_000);
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Dead)]);
     detector.handle_members(at(1_010), [member("a", 1, Liveness::Dead)]);
-    sleep_until(&mut detector, 10_000);
+    pass_until(&mut detector, 10_000);
     assert_eq!(actions(&mut detector), []);
 }
 
@@ -75,16 +75,16 @@ fn heartbeat_makes_joining_suspect_and_dead_alive() {
 #[test]
 fn joining_is_never_suspect_but_dies_of_silence() {
     let mut detector = watching([member("a", 1, Liveness::Joining)]);
-    sleep_until(&mut detector, 999);
+    pass_until(&mut detector, 999);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 1_000);
+    pass_until(&mut detector, 1_000);
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Dead)]);
 }
 
 #[test]
 fn recorded_suspect_stays_suspect_until_heard() {
     let mut detector = watching([member("a", 1, Liveness::Suspect)]);
-    sleep_until(&mut detector, 900);
+    pass_until(&mut detector, 900);
     assert_eq!(detector.liveness(&node("a")), Some(Liveness::Suspect));
     assert_eq!(actions(&mut detector), []);
 }
@@ -92,9 +92,9 @@ fn recorded_suspect_stays_suspect_until_heard() {
 #[test]
 fn heartbeat_of_an_older_incarnation_is_ignored() {
     let mut detector = watching([member("a", 2, Liveness::Alive)]);
-    sleep_until(&mut detector, 500);
+    pass_until(&mut detector, 500);
     beat(&mut detector, 500, "a");
-    sleep_until(&mut detector, 600);
+    pass_until(&mut detector, 600);
     assert_eq!(actions(&mut detector), [report("a", 2, Liveness::Suspect)]);
 }
 
@@ -114,9 +114,9 @@ fn heartbeat_faster_than_the_topology_begins_the_newer_incarnation() {
 fn registering_again_begins_anew() {
     let mut detector = watching([member("a", 1, Liveness::Dead)]);
     detector.handle_members(at(500), [member("a", 2, Liveness::Joining)]);
-    sleep_until(&mut detector, 1_499);
+    pass_until(&mut detector, 1_499);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 1_500);
+    pass_until(&mut detector, 1_500);
     assert_eq!(actions(&mut detector), [report("a", 2, Liveness::Dead)]);
 }
 
@@ -126,16 +126,16 @@ fn lost_report_is_repeated_until_the_record_shows_it() {
     beat(&mut detector, 0, "a");
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Alive)]);
     for time in (200..1_000).step_by(200) {
-        sleep_until(&mut detector, time);
+        pass_until(&mut detector, time);
         beat(&mut detector, time, "a");
         assert_eq!(actions(&mut detector), []);
     }
-    sleep_until(&mut detector, 1_000);
+    pass_until(&mut detector, 1_000);
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Alive)]);
     beat(&mut detector, 1_000, "a");
     detector.handle_members(at(1_001), [member("a", 1, Liveness::Alive)]);
     for time in (1_200..4_000).step_by(200) {
-        sleep_until(&mut detector, time);
+        pass_until(&mut detector, time);
         beat(&mut detector, time, "a");
     }
     assert_eq!(actions(&mut detector), []);
@@ -152,7 +152,7 @@ fn record_that_somebody_else_changed_is_corrected() {
 #[test]
 fn report_that_is_no_longer_true_is_not_given_out() {
     let mut detector = watching([member("a", 1, Liveness::Alive)]);
-    sleep_until(&mut detector, 600);
+    pass_until(&mut detector, 600);
     beat(&mut detector, 600, "a");
     assert_eq!(actions(&mut detector), []);
 }
@@ -193,7 +193,7 @@ fn probe_answered_by_a_newer_incarnation_kills_the_watched_one() {
 #[test]
 fn answered_probe_clears_the_hint_and_is_no_heartbeat() {
     let mut detector = watching([member("a", 1, Liveness::Alive)]);
-    sleep_until(&mut detector, 500);
+    pass_until(&mut detector, 500);
     detector.handle_connection_lost(at(500), &node("a"));
     assert_eq!(actions(&mut detector), [probe("a", 1)]);
     detector.handle_probe(at(510), &node("a"), ProbeToken(1), ProbeOutcome::Answered(Incarnation(1)));
@@ -201,7 +201,7 @@ fn answered_probe_clears_the_hint_and_is_no_heartbeat() {
     assert_eq!(actions(&mut detector), [probe("a", 2)]);
     detector.handle_probe(at(530), &node("a"), ProbeToken(2), ProbeOutcome::TimedOut);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 600);
+    pass_until(&mut detector, 600);
     assert_eq!(actions(&mut detector), [report("a", 1, Liveness::Suspect)]);
 }
 
@@ -209,7 +209,7 @@ fn answered_probe_clears_the_hint_and_is_no_heartbeat() {
 fn late_token_is_harmless() {
     let mut detector = watching([member("a", 1, Liveness::Alive)]);
     detector.handle_connection_lost(at(10), &node("a"));
-    sleep_until(&mut detector, 311);
+    pass_until(&mut detector, 311);
     // The first probe is given up after its timeout, so the next hint begins another.
     detector.handle_connection_lost(at(311), &node("a"));
     assert_eq!(actions(&mut detector), [probe("a", 2)]);
@@ -248,20 +248,20 @@ fn assumption_yields_to_a_heartbeat() {
     detector.handle_members(at(5_000), [member("old", 1, Liveness::Alive)]);
     beat(&mut detector, 5_000, "old");
     detector.assume_heard(&node("old"), at(3_900));
-    sleep_until(&mut detector, 5_599);
+    pass_until(&mut detector, 5_599);
     assert_eq!(actions(&mut detector), []);
 }
 
 #[test]
 fn own_pause_is_nobodys_silence() {
     let mut detector = watching([member("a", 1, Liveness::Alive)]);
-    sleep_until(&mut detector, 400);
+    pass_until(&mut detector, 400);
     // Asked to be woken at 500, woken at 2,500: two seconds are forgiven, 400 ms stay counted.
     detector.handle_timeout(at(2_500));
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 2_599);
+    pass_until(&mut detector, 2_599);
     assert_eq!(actions(&mut detector), []);
-    sleep_until(&mut detector, 3_000);
+    pass_until(&mut detector, 3_000);
     assert_eq!(
         actions(&mut detector),
         [report("a", 1, Liveness::Dead)],
@@ -280,11 +280,11 @@ fn own_pause_is_noticed_whatever_is_handled_first() {
 #[test]
 fn gone_counts_from_the_death_or_the_takeover() {
     let mut detector = watching([member("a", 1, Liveness::Alive), member("b", 1, Liveness::Dead)]);
-    sleep_until(&mut detector, 29_999);
+    pass_until(&mut detector, 29_999);
     assert_eq!(detector.gone(at(29_999)), BTreeSet::new());
-    sleep_until(&mut detector, 30_000);
+    pass_until(&mut detector, 30_000);
     assert_eq!(detector.gone(at(30_000)), BTreeSet::from([node("b")]));
-    sleep_until(&mut detector, 31_000);
+    pass_until(&mut detector, 31_000);
     assert_eq!(detector.gone(at(31_000)), BTreeSet::from([node("a"), node("b")]));
     beat(&mut detector, 31_000, "b");
     assert_eq!(detector.gone(at(31_000)), BTreeSet::from([node("a")]));

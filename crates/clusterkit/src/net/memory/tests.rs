@@ -124,7 +124,7 @@ async fn delay_holds_every_piece_for_as_long_and_no_longer() {
     net.delay("a", "b", latency);
     let start = Instant::now();
     client.write_all(b"one").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await; // tidy: the clock is paused
     client.write_all(b"two").await.unwrap();
     assert_eq!(read(&mut server).await.unwrap(), "one");
     assert_eq!(start.elapsed(), latency);

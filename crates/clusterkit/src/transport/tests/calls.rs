@@ -155,7 +155,7 @@ async fn idle_link_ends_without_a_loss_and_the_next_call_dials_again() {
     let net = MemNet::new();
     let (a, b) = (node(&net, "a").await, node(&net, "b").await);
     assert_echo(a.echo("b").await);
-    tokio::time::sleep(10 * MINUTE).await;
+    tokio::time::sleep(10 * MINUTE).await; // tidy: the clock is paused
     assert_eq!(b.transport.shared.seats.available_permits(), Limits::default().connections_max);
     assert_echo(a.echo("b").await);
     assert!(a.losses.is_empty() && b.losses.is_empty());
@@ -168,7 +168,7 @@ async fn quiet_connection_in_use_stays() {
     let b_target = target("b");
     let long = a.transport.call(&b_target, Class::Data, kinds::GATED, Bytes::new(), 10 * MINUTE);
     let open = async {
-        tokio::time::sleep(5 * MINUTE).await;
+        tokio::time::sleep(5 * MINUTE).await; // tidy: the clock is paused
         b.gate.send_replace(true);
     };
     let (long, ()) = tokio::join!(long, open);
@@ -216,7 +216,7 @@ async fn links_are_bounded_and_forgotten_when_idle() {
     }
     assert_matches!(a.echo("b").await, Err(CallError::NotSent { reason: NotSent::TooManyLinks }));
     tell("gone-7:7000".into()).unwrap();
-    tokio::time::sleep(2 * limits::LINK_IDLE_MAX).await;
+    tokio::time::sleep(2 * limits::LINK_IDLE_MAX).await; // tidy: the clock is paused
     assert_echo(a.echo("b").await);
     assert_eq!(a.transport.shared.links.addrs_count(), 1);
 }

@@ -30,7 +30,7 @@ async fn connection_that_is_silent_for_long_is_lost_at_both_ends() {
     assert_eq!(b.loss().await, lost("a"));
     assert_matches!(a.echo("b").await, Err(CallError::NotSent { .. }));
     net.heal();
-    tokio::time::sleep(limits::DIAL_BACKOFF_MAX).await;
+    tokio::time::sleep(limits::DIAL_BACKOFF_MAX).await; // tidy: the clock is paused
     assert_echo(a.echo("b").await);
 }
 
@@ -94,12 +94,12 @@ async fn node_that_comes_back_is_reached_within_the_backoff() {
     for _ in 0..100 {
         let error = a.echo("b").await.unwrap_err();
         assert_matches!(error, CallError::NotSent { .. } | CallError::Lost);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await; // tidy: the clock is paused
     }
     let _b = node(&net, "b").await;
     let start = Instant::now();
     while a.echo("b").await.is_err() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: the clock is paused
     }
     assert!(start.elapsed() <= limits::DIAL_BACKOFF_MAX);
 }

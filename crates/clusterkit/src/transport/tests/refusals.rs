@@ -96,7 +96,7 @@ async fn probe_leaves_no_connection_and_no_loss() {
     for _ in 0..3 {
         assert_eq!(a.probe("b:7000").await, ProbeOutcome::Answered(identity("b")));
     }
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(SECOND).await; // tidy: the clock is paused
     assert_eq!(b.transport.shared.seats.available_permits(), Limits::default().connections_max);
     assert!(a.losses.is_empty() && b.losses.is_empty());
 }

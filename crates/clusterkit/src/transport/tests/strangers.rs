@@ -178,7 +178,7 @@ async fn all_handshakes_together_are_bounded() {
     let a = node(&net, "a").await;
     let busy = ProbeOutcome::Declined { reason: Refusal::Busy, identity: identity("b") };
     assert_eq!(a.probe("b:7000").await, busy);
-    tokio::time::sleep(limits::HELLO_TIMEOUT).await;
+    tokio::time::sleep(limits::HELLO_TIMEOUT).await; // tidy: the clock is paused
     assert_eq!(a.probe("b:7000").await, ProbeOutcome::Answered(identity("b")));
 }
 
