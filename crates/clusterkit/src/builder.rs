@@ -9,7 +9,8 @@ use clusterkit_core::control::ControllerConfig;
 use clusterkit_core::hash::KeyHash;
 use clusterkit_core::id::NodeId;
 use clusterkit_core::limits::{
-    CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX, WEIGHT_MAX,
+    CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX,
+    TEXT_BYTES_MAX, WEIGHT_MAX,
 };
 use clusterkit_core::placement::Strategy;
 use clusterkit_core::topology::RaftRole;
@@ -259,6 +260,9 @@ impl Builder {
     }
 }
 
+/// Characters of a bad text that an error shows.
+const SHOWN_CHARS_MAX: usize = 40;
+
 impl Settings {
     /// Whether the values can be meant. Nothing was touched when they cannot.
     pub(crate) fn check(&self) -> Result<NodeId, InvalidSettings> {
@@ -282,6 +286,18 @@ impl Settings {
         check_range("partitions", self.partitions, PARTITIONS_MAX)?;
         check_range("replication_factor", self.replication_factor, REPLICATION_FACTOR_MAX)?;
         check_range("weight", Some(self.weight), WEIGHT_MAX)?;
+        let texts = [&self.public_addr, &self.listen, &self.cluster_name, &self.software];
+        let texts = texts.into_iter().chain(&self.advertise).chain(&self.zone).chain(&self.seeds);
+        let texts = texts.chain(self.metadata.keys()).chain(self.metadata.values());
+        for text in texts {
+            if text.len() > TEXT_BYTES_MAX || text.contains(char::is_control) {
+                return Err(InvalidSettings::Text { text: text.chars().take(SHOWN_CHARS_MAX).collect() });
+            }
+        }
+        if self.metadata.len() > METADATA_ENTRIES_MAX {
+            return Err(InvalidSettings::TooMuchMetadata { entries: self.metadata.len() });
+        }
+        self.controller.detector.check().map_err(InvalidSettings::Detector)?;
         if self.expect.is_some_and(|expect| expect > 1) && self.seeds.is_empty() {
             return Err(InvalidSettings::ExpectWithoutSeeds);
         }

@@ -95,6 +95,9 @@ pub enum InvalidSettings {
     /// The cluster name is empty, too long, or has control characters.
     #[error("a cluster name has 1 to 64 bytes without control characters")]
     ClusterName,
+    /// The failure detector's timeouts do not fit each other.
+    #[error("the failure detector's timeouts do not fit each other: {0}")]
+    Detector(clusterkit_core::member::InvalidConfig),
     /// Several nodes are expected and none of them is named.
     #[error("expecting several nodes needs seeds: name at least one of them")]
     ExpectWithoutSeeds,
@@ -115,6 +118,18 @@ pub enum InvalidSettings {
         value: u32,
         /// The largest value.
         max: u32,
+    },
+    /// A text is too long or has control characters.
+    #[error("{text:?} is longer than 256 bytes, or has control characters")]
+    Text {
+        /// Its beginning.
+        text: String,
+    },
+    /// More metadata than a node may have.
+    #[error("a node has at most 64 metadata entries, not {entries}")]
+    TooMuchMetadata {
+        /// How many were given.
+        entries: usize,
     },
 }
 
@@ -142,6 +157,12 @@ pub enum DataDirError {
     #[error("the data directory {} is in use by another process; stop it or choose another --data-dir", dir.display())]
     InUse {
         /// The directory.
+        dir: PathBuf,
+    },
+    /// The control plane's log is gone, though it was written once.
+    #[error("the control-plane log in {} is gone; start with an empty --data-dir: the node then comes back as a new replica", dir.display())]
+    LogMissing {
+        /// Where it was.
         dir: PathBuf,
     },
     /// It belongs to another node.

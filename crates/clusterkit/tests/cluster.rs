@@ -527,6 +527,80 @@ async fn settings_that_contradict_the_cluster_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_meant_is_refused_before_anything_is_touched() {
+    let mut cluster = Cluster::new();
+    let mut config = clusterkit::ControllerConfig::default();
+    config.detector.dead_after = Duration::from_millis(10);
+    let long = "x".repeat(300);
+    let builders = [
+        cluster.builder(1).metadata("k", &long),
+        cluster.builder(1).zone(&long),
+        cluster.builder(1).software("0.1\n.0"),
+        cluster.builder(1).weight(0),
+        cluster.builder(1).controller(config),
+    ];
+    for builder in builders {
+        let error = builder.start().await.unwrap_err();
+        assert!(matches!(error, StartError::Settings(_)), "{error}");
+    }
+    assert_eq!(cluster.disk(1).operation_count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_its_log_alone_does_not_vote_again() {
+    use clusterkit_storage::disk::Disk;
+    let mut cluster = Cluster::start(3).await;
+    cluster.until(1, "healthy", healthy).await;
+    cluster.kill(3).await;
+    let dir = std::path::Path::new("/data/raft");
+    for sub in [dir.join("log"), dir.to_owned()] {
+        for name in cluster.disk(3).list(&sub).unwrap() {
+            drop(cluster.disk(3).remove(&sub.join(name)));
+        }
+    }
+    let error = cluster.builder(3).start().await.unwrap_err();
+    assert!(error.to_string().contains("log") && error.to_string().contains("is gone"), "{error}");
+    cluster.until(1, "the others lead", led_without(3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_voters_that_was_cut_off_is_ended() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.until(1, "two", |topology| topology.nodes.len() == 2).await;
+    for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        cluster.net().delay(id(from).as_str(), id(to).as_str(), Duration::from_millis(5));
+    }
+    let controller = cluster.node(1).control_plane().controller.unwrap();
+    let leader = (1..=2).find(|number| id(*number) == controller).unwrap();
+    let other = 3 - leader;
+    cluster.launch([3], |builder| builder).await;
+    while cluster.node(leader).control_plane().voters.len() < 3 {
+        tokio::time::sleep(Duration::from_micros(200)).await; // tidy: the clock is paused
+    }
+    // The two of them are on their way from one set of voters to the next.
+    cluster.net().partition(&[&[id(leader).as_str(), "node-3"], &[id(other).as_str()]]);
+    tokio::time::sleep(Duration::from_secs(7)).await; // tidy: the clock is paused
+    cluster.net().heal();
+    cluster.ready(3).await.unwrap();
+    cluster.until(leader, "healthy", healthy_with(3)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await; // tidy: the clock is paused
+    cluster.kill(other).await;
+    cluster.until(leader, "two of three are a majority", led_without(other)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_breaks_at_any_time_before_the_node_is_ready_stops_it() {
+    for operations in (0..60).step_by(3) {
+        let mut cluster = Cluster::start(1).await;
+        let builder = cluster.builder(2);
+        cluster.disk(2).stop_after(operations);
+        let Ok(node) = builder.launch().await else { continue };
+        let ended = tokio::time::timeout(Duration::from_secs(300), node.ready()).await;
+        assert!(ended.is_ok(), "it hangs after {operations} operations");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn unreachable_seeds_are_named() {
     let mut cluster = Cluster::new();
     let builder = cluster.builder(2).seeds(["nowhere:7000"]).join_timeout(Duration::from_secs(5));

@@ -8,9 +8,7 @@ use alloc::vec::Vec;
 use super::command::{Applied, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected};
 use super::state::{ControlState, majority};
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
-use crate::limits::{
-    METADATA_ENTRIES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
-};
+use crate::limits::{NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::placement::{PlacementNode, Standing, first_table};
 use crate::topology::{Cluster, Liveness, Move, Node, Partition, Replica, Stage};
 
@@ -671,20 +669,5 @@ fn check_replication_factor(replication_factor: u32) -> Result<(), Rejected> {
 }
 
 fn check_registration(registration: &Registration) -> Result<(), Rejected> {
-    let invalid = |reason| Err(Rejected::Invalid { reason });
-    let fits = |text: &str| text.len() <= TEXT_BYTES_MAX;
-    let addr_fits = |addr: &str| !addr.is_empty() && fits(addr);
-    if !addr_fits(&registration.node_addr) || !addr_fits(&registration.public_addr) {
-        return invalid(InvalidReason::Address);
-    }
-    if !(1..=WEIGHT_MAX).contains(&registration.weight) {
-        return invalid(InvalidReason::Weight);
-    }
-    let zone_fits = registration.zone.as_deref().is_none_or(fits);
-    let metadata_fits = registration.metadata.len() <= METADATA_ENTRIES_MAX
-        && registration.metadata.iter().all(|(key, value)| fits(key) && fits(value));
-    if !zone_fits || !metadata_fits || !fits(&registration.software) {
-        return invalid(InvalidReason::Metadata);
-    }
-    Ok(())
+    registration.check().map_err(|reason| Rejected::Invalid { reason })
 }

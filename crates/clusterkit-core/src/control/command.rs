@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
+use crate::limits::{METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
 use crate::topology::{Cluster, Liveness, Move, RaftRole};
 
 /// A wish to change the control state. Apply decides, by the state alone, whether it comes true.
@@ -194,6 +195,28 @@ pub struct Registration {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl Registration {
+    /// Whether it is within the limits. A node checks its own before it says it to anyone, the
+    /// controller before it is written, and apply once more.
+    pub fn check(&self) -> Result<(), InvalidReason> {
+        let fits = |text: &str| text.len() <= TEXT_BYTES_MAX;
+        let addr_fits = |addr: &str| !addr.is_empty() && fits(addr);
+        if !addr_fits(&self.node_addr) || !addr_fits(&self.public_addr) {
+            return Err(InvalidReason::Address);
+        }
+        if !(1..=WEIGHT_MAX).contains(&self.weight) {
+            return Err(InvalidReason::Weight);
+        }
+        let zone_fits = self.zone.as_deref().is_none_or(fits);
+        let metadata_fits = self.metadata.len() <= METADATA_ENTRIES_MAX
+            && self.metadata.iter().all(|(key, value)| fits(key) && fits(value));
+        if !zone_fits || !metadata_fits || !fits(&self.software) {
+            return Err(InvalidReason::Metadata);
+        }
+        Ok(())
+    }
+}
+
 /// One verdict of the failure detector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LivenessChange {
@@ -331,7 +354,9 @@ pub enum InvalidReason {
     #[error("the members of a new cluster must be distinct, and at least one")]
     Members,
     /// Too much metadata.
-    #[error("metadata is limited to 64 entries of at most 256 bytes")]
+    #[error(
+        "zone, release and metadata have at most 256 bytes each, and there are at most 64 metadata entries"
+    )]
     Metadata,
     /// Partition count out of range.
     #[error("the partition count must be between 1 and 16384")]

@@ -156,7 +156,7 @@ impl Search<'_> {
 
     fn formed(&mut self, cluster: ClusterId, members: Vec<Candidate>) {
         let cluster_name = self.shared.settings.cluster_name.clone();
-        self.found = Some(Membership { cluster, cluster_name, founders: members });
+        self.found = Some(Membership { cluster, cluster_name, log_written: false, founders: members });
     }
 
     fn join(&mut self, addr: String) {
@@ -204,6 +204,7 @@ impl Search<'_> {
                 self.found = Some(Membership {
                     cluster: cluster.id,
                     cluster_name: cluster.name,
+                    log_written: false,
                     founders: Vec::new(),
                 });
                 Ok(())

@@ -161,7 +161,7 @@ impl<'a> Reign<'a> {
     fn take_founder(&mut self, input: ControllerInput) {
         if let ControllerInput::Join { join, reply } = input {
             let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
-            if founder {
+            if founder && join.registration.check().is_ok() {
                 self.founders.insert(join.registration.store, join.registration);
             }
             drop(reply.send(JoinAnswer::TryAgain));
@@ -352,6 +352,10 @@ impl<'a> Reign<'a> {
         if self.changing_voters {
             return;
         }
+        if self.raft.is_changing() {
+            self.end_change();
+            return;
+        }
         let topology = self.shared.topology();
         let gone = controller.gone(self.shared.now());
         if let Some(successor) = self.abdication(&topology, &gone) {
@@ -372,6 +376,18 @@ impl<'a> Reign<'a> {
         self.shared.tracker.spawn(async move {
             if let Err(error) = raft.change(step, node).await {
                 tracing::warn!(target: "clusterkit::controller", ?step, %error, "the voters were not changed; trying again");
+            }
+            drop(results.send(Done::VoterStep).await);
+        });
+    }
+
+    /// A change of the voters that was begun is ended before anything else is.
+    fn end_change(&mut self) {
+        self.changing_voters = true;
+        let (raft, results) = (self.raft.clone(), self.results.clone());
+        self.shared.tracker.spawn(async move {
+            if let Err(error) = raft.end_change().await {
+                tracing::warn!(target: "clusterkit::controller", %error, "a change of the voters is not ended; trying again");
             }
             drop(results.send(Done::VoterStep).await);
         });
@@ -470,6 +486,10 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
 async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
     let topology = Arc::new(raft.view().state.topology.clone());
     let Some(cluster) = topology.cluster.clone() else { return JoinAnswer::TryAgain };
+    // Before anything is written: a registration beyond the limits must not reach the log.
+    if let Err(reason) = join.registration.check() {
+        return JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+    }
     if let Some(refusal) = mismatch(&cluster, &join) {
         return JoinAnswer::Refused(refusal);
     }

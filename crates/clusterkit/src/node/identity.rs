@@ -37,6 +37,9 @@ pub(crate) struct Identity {
 pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: String,
+    /// Its control-plane log was written: one that is missing from now on is a loss, and whoever lost
+    /// it must not vote again under the same store.
+    pub(crate) log_written: bool,
     /// Who formed it, when this node was one of them: its first voters.
     pub(crate) founders: Vec<Candidate>,
 }
@@ -100,6 +103,20 @@ impl DataDir {
     pub(crate) fn set_membership(&mut self, membership: Membership) -> Result<(), DataDirError> {
         self.identity.membership = Some(membership);
         self.save()
+    }
+
+    /// Writes down that the control-plane log holds something.
+    pub(crate) fn set_log_written(&mut self) -> Result<(), DataDirError> {
+        match &mut self.identity.membership {
+            Some(membership) if !membership.log_written => membership.log_written = true,
+            _ => return Ok(()),
+        }
+        self.save()
+    }
+
+    /// What to say when the log turns out to be missing.
+    pub(crate) fn log_missing(&self) -> DataDirError {
+        DataDirError::LogMissing { dir: self.raft_dir() }
     }
 
     fn save(&self) -> Result<(), DataDirError> {

@@ -171,13 +171,23 @@ async fn become_member(
     shared.phase.send_replace(Phase::Registering);
     let raft = start_raft(shared, data_dir, &membership).await?;
     spawn_tasks(shared, &raft, &membership, inboxes);
-    let incarnation = register::register(shared, membership.cluster).await?;
-    shared.identity.send_modify(|identity| identity.incarnation = incarnation);
-    wait_until_visible(shared, incarnation).await;
+    let incarnation = tokio::select! {
+        incarnation = enter(shared, membership.cluster) => incarnation?,
+        failure = raft.failed() => return Err(StartError::Stopped { reason: failure.unwrap_or_default() }),
+    };
+    data_dir.set_log_written()?;
     shared.tracker.spawn(agent::run(Arc::clone(shared)));
     shared.phase.send_replace(Phase::Ready);
     tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
     Ok(raft)
+}
+
+/// Registers this run, and waits until it shows in this node's own topology.
+async fn enter(shared: &Arc<Shared>, cluster: ClusterId) -> Result<Incarnation, StartError> {
+    let incarnation = register::register(shared, cluster).await?;
+    shared.identity.send_modify(|identity| identity.incarnation = incarnation);
+    wait_until_visible(shared, incarnation).await;
+    Ok(incarnation)
 }
 
 /// From now on every hello and every greeting names the cluster.
@@ -229,6 +239,9 @@ async fn start_raft(
     };
     let raft =
         RaftGroup::start(options).await.map_err(|error| StartError::Log { reason: error_chain(&error) })?;
+    if membership.log_written && raft.is_pristine().await {
+        return Err(data_dir.log_missing().into());
+    }
     let raft = shared.raft.get_or_init(|| raft).clone();
     // A founder sees the first entry come about; who joins later is given a history.
     if raft.is_pristine().await && !membership.founders.is_empty() {

@@ -246,6 +246,28 @@ impl RaftGroup {
         }
     }
 
+    /// Whether a change of the voters was begun and not ended: both the old and the new voters must
+    /// agree to everything until it is.
+    pub(crate) fn is_changing(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().len() > 1
+    }
+
+    /// Ends a change of the voters that an earlier leader, or a lost connection, left half done.
+    pub(crate) async fn end_change(&self) -> Result<(), ProposeError> {
+        let voters = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_joint_config().last().cloned().unwrap_or_default()
+        };
+        let change = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true);
+        match timeout(MEMBERSHIP_TIMEOUT, change).await {
+            Ok(outcome) => outcome.map(drop).map_err(ProposeError::from),
+            Err(_) => Err(ProposeError::OutcomeUnknown),
+        }
+    }
+
     /// Carries out one change of the group.
     pub(crate) async fn change(
         &self,
