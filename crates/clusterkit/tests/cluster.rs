@@ -270,6 +270,26 @@ async fn a_second_node_with_the_same_id_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_newcomers_with_one_id_one_is_refused() {
+    for latency in [0, 1, 5] {
+        let mut cluster = Cluster::start(3).await;
+        for number in 1..=3 {
+            for newcomer in ["node-4", "elsewhere"] {
+                cluster.net().delay(id(number).as_str(), newcomer, Duration::from_millis(latency));
+            }
+        }
+        let clock = cluster.clock();
+        let net = Arc::new(cluster.net().host("elsewhere"));
+        let double = cluster.builder(4).environment(clock, net, Arc::new(SimDisk::new()));
+        let (one, other) = (cluster.builder(4), double.listen("elsewhere:7000"));
+        let (one, other) = (one.launch().await.unwrap(), other.launch().await.unwrap());
+        let both = async { tokio::join!(one.ready(), other.ready()) };
+        let (one, other) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+        assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_node_takes_its_share() {
     let mut cluster = Cluster::start(3).await;
     cluster.launch([4], |builder| builder).await;

@@ -90,7 +90,8 @@ impl ControlState {
         if same_store && known.boot == registration.boot && known.stage != Stage::Left {
             return Ok(Applied::Registered { incarnation: known.incarnation });
         }
-        if !same_store && known.is_live() && !replace {
+        let taken = known.liveness != Liveness::Dead && known.stage != Stage::Left;
+        if !same_store && taken && !replace {
             let node_addr = known.node_addr.clone();
             return Err(Rejected::NodeIdInUse { node: known.id.clone(), node_addr });
         }

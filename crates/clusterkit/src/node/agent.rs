@@ -15,7 +15,7 @@ use super::message::{self, Handoff, Heartbeat, HeartbeatAnswer, kind};
 use super::shared::Shared;
 
 /// Reports of one message.
-const REPORTS_MAX: usize = 512;
+pub(super) const REPORTS_MAX: usize = 512;
 
 /// How long a node that stops waits for others to lead what it led: never, when it is the last one.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);

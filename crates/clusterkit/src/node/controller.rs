@@ -1,6 +1,7 @@
 //! The controller's task: runs on every node, reigns on the one that leads the control plane.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clusterkit_core::control::{
 };
 use clusterkit_core::id::{Incarnation, NodeId, StoreId};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
-use clusterkit_core::topology::{Cluster, ClusterConfig, Stage, Topology};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Stage, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use super::identity::Membership;
@@ -125,7 +126,9 @@ impl<'a> Reign<'a> {
         let mut controller =
             Controller::new(config, self.shared.node.clone(), view.state.clone(), self.shared.now());
         self.take_over_silence(&mut controller);
+        self.shared.governing.store(self.leadership.term, Ordering::Relaxed);
         self.govern(controller, inbox).await;
+        self.shared.governing.store(0, Ordering::Relaxed);
     }
 
     async fn catch_up(&mut self, inbox: &mut mpsc::Receiver<ControllerInput>) -> bool {
@@ -151,7 +154,12 @@ impl<'a> Reign<'a> {
             tokio::select! {
                 Some(input) = inbox.recv() => self.take_founder(input),
                 () = tokio::time::sleep_until(deadline), if !self.founders.is_empty() => {}
-                alive = self.raft.leadership_changed(self.leadership) => if !alive || !self.raft.leadership().is_me { return false },
+                alive = self.raft.leadership_changed(self.leadership) => {
+                    self.leadership = self.raft.leadership();
+                    if !alive || !self.leadership.is_me {
+                        return false;
+                    }
+                }
                 () = self.shared.stop.cancelled() => return false,
             }
         }
@@ -184,10 +192,16 @@ impl<'a> Reign<'a> {
         let members: Vec<_> = self.founders.values().cloned().collect();
         tracing::info!(target: "clusterkit::controller", cluster = %id, nodes = members.len(), "the cluster forms");
         let outcome = self.raft.propose(&[Command::FormCluster { cluster, members }]).await;
-        if let Err(error) = &outcome {
-            tracing::warn!(target: "clusterkit::controller", %error, "the cluster's first entry was not written");
+        match outcome.map(|outcomes| outcomes.into_iter().next()) {
+            Ok(Some(Ok(_))) => return true,
+            Ok(refused) => {
+                tracing::error!(target: "clusterkit::controller", ?refused, "the cluster's first entry was refused");
+            }
+            Err(error) => {
+                tracing::warn!(target: "clusterkit::controller", %error, "the cluster's first entry was not written");
+            }
         }
-        outcome.is_ok()
+        false
     }
 
     /// The old controller's silence counts from when this node last heard it, so that a frozen
@@ -295,8 +309,8 @@ impl<'a> Reign<'a> {
 
     fn probe(&self, node: NodeId, token: ProbeToken) {
         let (shared, results) = (Arc::clone(self.shared), self.results.clone());
-        let record =
-            self.shared.topology().node(&node).map(|record| (record.store, record.node_addr.clone()));
+        let view = self.raft.view();
+        let record = view.state.topology.node(&node).map(|record| (record.store, record.node_addr.clone()));
         self.shared.tracker.spawn(async move {
             let outcome = match record {
                 Some((store, addr)) => probe(&shared, store, &addr).await,
@@ -356,7 +370,10 @@ impl<'a> Reign<'a> {
             self.end_change();
             return;
         }
-        let topology = self.shared.topology();
+        let topology = self.raft.view().state.topology.clone();
+        if topology.cluster.is_none() {
+            return;
+        }
         let gone = controller.gone(self.shared.now());
         if let Some(successor) = self.abdication(&topology, &gone) {
             self.abdicate(successor);
@@ -526,7 +543,8 @@ async fn earlier_store(
     registration: &Registration,
 ) -> Result<bool, JoinRefusal> {
     let Some(known) = topology.node(&registration.node) else { return Ok(false) };
-    if known.store == registration.store || !known.is_live() {
+    let gone = known.liveness == Liveness::Dead || known.stage == Stage::Left;
+    if known.store == registration.store || gone {
         return Ok(false);
     }
     let in_use = || {

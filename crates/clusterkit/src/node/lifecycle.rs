@@ -1,5 +1,6 @@
 //! From settings to a member of a cluster, and to the end.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ fn share(
         controller_inbox,
         leader_contact: Mutex::new(None),
         controller_backed: Mutex::new(None),
+        governing: AtomicU64::new(0),
         unwanted: watch::Sender::new(None),
         counters: Counters::default(),
         tracker: TaskTracker::new(),
@@ -186,7 +188,7 @@ async fn become_member(
 async fn enter(shared: &Arc<Shared>, cluster: ClusterId) -> Result<Incarnation, StartError> {
     let incarnation = register::register(shared, cluster).await?;
     shared.identity.send_modify(|identity| identity.incarnation = incarnation);
-    wait_until_visible(shared, incarnation).await;
+    wait_until_visible(shared, incarnation).await?;
     Ok(incarnation)
 }
 
@@ -276,9 +278,20 @@ fn initialize(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership) {
 fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, inboxes: &mut Inboxes) {
     let (_, closed) = mpsc::channel(1);
     let inbox = std::mem::replace(&mut inboxes.controller, closed);
-    shared.tracker.spawn(controller::run(Arc::clone(shared), raft.clone(), membership.clone(), inbox));
-    shared.tracker.spawn(publish(Arc::clone(shared), raft.clone()));
+    let reign =
+        shared.tracker.spawn(controller::run(Arc::clone(shared), raft.clone(), membership.clone(), inbox));
+    let publisher = shared.tracker.spawn(publish(Arc::clone(shared), raft.clone()));
+    for task in [reign, publisher] {
+        shared.tracker.spawn(end_with(Arc::clone(shared), task));
+    }
     shared.tracker.spawn(campaign::run(Arc::clone(shared), raft.clone()));
+}
+
+/// A node whose controller or topology stands still must not go on as if it lived.
+async fn end_with(shared: Arc<Shared>, task: tokio::task::JoinHandle<()>) {
+    if task.await.is_err_and(|error| error.is_panic()) {
+        shared.unwanted.send_replace(Some("a task of this node panicked; the log says where"));
+    }
 }
 
 /// Publishes each applied state and notes where everybody listens.
@@ -313,14 +326,20 @@ fn note_addrs(shared: &Shared, topology: &Topology) {
 }
 
 /// Waits until this node's own topology shows this run of it.
-async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) {
+async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) -> Result<(), StartError> {
     let mut topology = shared.topology.subscribe();
     let visible = |topology: &Arc<Topology>| {
-        topology.node(&shared.node).is_some_and(|node| node.incarnation == incarnation)
+        topology.node(&shared.node).is_some_and(|node| node.incarnation >= incarnation)
     };
     // The sender lives as long as `shared` does.
     drop(topology.wait_for(visible).await);
     shared.events.open();
+    let replaced = shared.topology().node(&shared.node).is_none_or(|node| node.incarnation > incarnation);
+    if replaced {
+        let reason = "another process registered under this node id; only one of them can run".to_owned();
+        return Err(StartError::Stopped { reason });
+    }
+    Ok(())
 }
 
 async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {

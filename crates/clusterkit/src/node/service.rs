@@ -42,12 +42,16 @@ async fn serve(
     body: &[u8],
 ) -> Result<Bytes, ServiceError> {
     shared.book.note(peer.identity.store, &peer.identity.node_addr);
+    let ours = peer.cluster.is_some() && peer.cluster == shared.identity.borrow().cluster;
+    if !ours && !matches!(message_kind, kind::GREETING | kind::JOIN) {
+        return Err(not_ready());
+    }
     match message_kind {
         kind::GREETING => greet(shared, decode(body)?),
         kind::JOIN => Ok(message::encode(&shared.join(decode(body)?).await)),
         kind::HEARTBEAT => heartbeat(shared, decode(body)?),
-        kind::CAUGHT_UP => to_controller(shared, ControllerInput::CaughtUp(decode(body)?)),
-        kind::HANDOFF => to_controller(shared, ControllerInput::Handoffs(decode(body)?)),
+        kind::CAUGHT_UP => to_controller(shared, ControllerInput::CaughtUp(decode_some(body)?)),
+        kind::HANDOFF => to_controller(shared, ControllerInput::Handoffs(decode_some(body)?)),
         kind::STOPPING => stopping(shared, decode(body)?),
         kind::PROPOSE => Ok(message::encode(&shared.propose(decode(body)?).await)),
         raft => serve_raft(shared, peer, raft, body).await,
@@ -68,13 +72,16 @@ fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
 }
 
 fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
-    let standing = match shared.topology().node(&beat.node) {
+    // Only what is known to be the newest may send a node home.
+    let in_charge = shared.is_in_charge();
+    let topology = shared.raft.get().map(|raft| raft.view().state.topology.clone()).unwrap_or_default();
+    let standing = match topology.node(&beat.node) {
         None => Standing::Removed,
         Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
         Some(_) => Standing::Known,
     };
     to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
-    Ok(message::encode(&HeartbeatAnswer { in_charge: shared.is_in_charge(), standing }))
+    Ok(message::encode(&HeartbeatAnswer { in_charge, standing }))
 }
 
 fn stopping(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
@@ -106,6 +113,13 @@ fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ServiceError
         tracing::warn!(target: "clusterkit::transport", %error, "a message from another node cannot be read");
         ServiceError { code: MALFORMED, body: Bytes::new() }
     })
+}
+
+/// As many as a well-behaved node sends at once; the others it sends again.
+fn decode_some<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, ServiceError> {
+    let mut reports: Vec<T> = decode(body)?;
+    reports.truncate(super::agent::REPORTS_MAX);
+    Ok(reports)
 }
 
 fn not_ready() -> ServiceError {

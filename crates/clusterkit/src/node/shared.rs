@@ -50,6 +50,9 @@ pub(crate) struct Shared {
     pub(crate) leader_contact: Mutex<Option<(StoreId, Instant)>>,
     /// When a controller that a majority backs last answered this node.
     pub(crate) controller_backed: Mutex<Option<Instant>>,
+    /// The term in which this node governs: it leads, and has applied all that came before. 0 for
+    /// none.
+    pub(crate) governing: AtomicU64,
     /// Why the cluster does not want this node any more.
     pub(crate) unwanted: watch::Sender<Option<&'static str>>,
     pub(crate) counters: Counters,
@@ -295,7 +298,9 @@ impl Shared {
         if !raft.leadership().is_me {
             return false;
         }
-        raft.stats().quorum_age.is_some_and(|age| age < self.patience()) || raft.view().voters.len() <= 1
+        let governs = self.governing.load(Ordering::Relaxed) == raft.leadership().term;
+        let backed = raft.stats().quorum_age.is_some_and(|age| age < self.patience());
+        governs && (backed || raft.view().voters.len() <= 1)
     }
 
     /// The controller answered a heartbeat, and a majority backs it.

@@ -105,7 +105,10 @@ pub(crate) struct RaftNodeStats {
 impl RaftGroup {
     /// Opens the files and joins the group as whatever the log says: voter, learner, or nobody yet.
     pub(crate) async fn start(options: RaftOptions) -> Result<Self, RaftStartError> {
-        let (worker, recovered) = LogWorker::open(options.disk, &options.dir)?;
+        let (mut worker, recovered) = LogWorker::open(options.disk, &options.dir)?;
+        if let Some(index) = LogStore::purged_index(&recovered)? {
+            worker.finish_purge(index)?;
+        }
         let worker = LogWorkerHandle::start(worker, options.io)?;
         let log = LogStore::open(worker.clone(), &recovered)?;
         let (sender, views) = watch::channel(Arc::new(View::default()));

@@ -51,6 +51,12 @@ impl LogStore {
         Ok(Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) })
     }
 
+    /// Up to where the log was purged, by its marker.
+    pub(super) fn purged_index(recovered: &Recovered) -> Result<Option<u64>, versioned::DecodeError> {
+        let purged: Option<LogId> = recovered.purged.as_deref().map(decode).transpose()?;
+        Ok(purged.map(|log_id| log_id.index))
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         // A panic while the lock was held cannot leave the map half changed: each access is one call.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,9 +101,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: Send,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        let Some(first) = entries.first().map(|entry| entry.log_id.index) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
         let records = entries.iter().map(encode).collect();
         self.cache().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
-        self.worker.append(records, callback).await
+        self.worker.append(first, records, callback).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -52,7 +52,7 @@ pub(crate) struct LogWorkerHandle {
 type Reply<T> = oneshot::Sender<io::Result<T>>;
 
 enum Request {
-    Append { records: Vec<Bytes>, flushed: IOFlushed<TypeConfig> },
+    Append { first: u64, records: Vec<Bytes>, flushed: IOFlushed<TypeConfig> },
     Purge { marker: Bytes, index: u64, reply: Reply<()> },
     ReadSnapshot { reply: Reply<Option<Bytes>> },
     SaveSnapshot { bytes: Bytes, reply: Reply<()> },
@@ -83,8 +83,13 @@ impl LogWorkerHandle {
     }
 
     /// Queues records; `flushed` is told once they are durable, in the order of the calls.
-    pub(super) async fn append(&self, records: Vec<Bytes>, flushed: IOFlushed<TypeConfig>) -> io::Result<()> {
-        self.send(Request::Append { records, flushed }).await
+    pub(super) async fn append(
+        &self,
+        first: u64,
+        records: Vec<Bytes>,
+        flushed: IOFlushed<TypeConfig>,
+    ) -> io::Result<()> {
+        self.send(Request::Append { first, records, flushed }).await
     }
 
     pub(super) async fn save_vote(&self, bytes: Bytes) -> io::Result<()> {
@@ -157,6 +162,15 @@ impl LogWorker {
         Ok((Self { disk, dir: dir.to_owned(), log, failed: false }, recovered))
     }
 
+    /// Ends a purge that a crash cut off between its marker and its work: everything up to `index` is
+    /// in a snapshot, so the log goes on behind it.
+    pub(super) fn finish_purge(&mut self, index: u64) -> io::Result<()> {
+        if self.log.next_index() > index {
+            return Ok(());
+        }
+        self.log.reset_to(index + 1).map_err(io::Error::other)
+    }
+
     fn run_blocking(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
@@ -176,8 +190,8 @@ impl LogWorker {
         let mut unsynced = Vec::new();
         for request in batch.drain(..) {
             match request {
-                Request::Append { records, flushed } => {
-                    let outcome = self.write(&records);
+                Request::Append { first, records, flushed } => {
+                    let outcome = self.write(first, &records);
                     unsynced.push((outcome, flushed));
                 }
                 other => {
@@ -229,8 +243,15 @@ impl LogWorker {
         })
     }
 
-    fn write(&mut self, records: &[Bytes]) -> io::Result<()> {
-        self.guard(|worker| worker.log.append(records).map(drop).map_err(io::Error::other))
+    /// An entry lies at its own index, or the log is another one than Raft believes.
+    fn write(&mut self, first: u64, records: &[Bytes]) -> io::Result<()> {
+        self.guard(|worker| {
+            let next = worker.log.next_index();
+            if next != first {
+                return Err(io::Error::other(format!("entry {first} was to be written at {next}")));
+            }
+            worker.log.append(records).map(drop).map_err(io::Error::other)
+        })
     }
 
     fn truncate(&mut self, last: Option<u64>) -> io::Result<()> {
@@ -276,4 +297,49 @@ fn answer<T>(reply: Reply<T>, outcome: io::Result<T>) {
 
 fn copy_error(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clusterkit_storage::disk::SimDisk;
+
+    use super::*;
+
+    fn records(count: u64) -> Vec<Bytes> {
+        (0..count).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect()
+    }
+
+    fn open(disk: &SimDisk) -> LogWorker {
+        LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap().0
+    }
+
+    #[test]
+    fn a_purge_that_was_cut_off_after_its_marker_is_finished() {
+        let disk = SimDisk::new();
+        let mut worker = open(&disk);
+        worker.write(0, &records(10)).unwrap();
+        worker.log.sync().unwrap();
+        // A snapshot reaches to 20; the marker is written, and the power is cut before the rest.
+        worker.save(PURGED_FILE, b"20").unwrap();
+        disk.crash_clean();
+        let mut worker = open(&disk);
+        worker.finish_purge(20).unwrap();
+        worker.write(21, &records(3)).unwrap();
+        worker.log.sync().unwrap();
+        disk.crash_clean();
+        let (worker, recovered) = LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap();
+        let indexes: Vec<_> = recovered.records.iter().map(|(index, _)| *index).collect();
+        assert_eq!(indexes, [21, 22, 23]);
+        assert_eq!(worker.log.next_index(), 24);
+    }
+
+    #[test]
+    fn an_entry_is_never_written_at_another_index() {
+        let disk = SimDisk::new();
+        let mut worker = open(&disk);
+        worker.write(0, &records(2)).unwrap();
+        let error = worker.write(5, &records(1)).unwrap_err();
+        assert_eq!(error.to_string(), "entry 5 was to be written at 2");
+        assert!(worker.write(2, &records(1)).is_err(), "nothing more is promised after that");
+    }
 }
