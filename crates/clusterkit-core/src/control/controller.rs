@@ -62,6 +62,9 @@ pub struct Controller {
     membership_since: Instant,
     proposal: Option<Proposal>,
     token_last: u64,
+    /// What time alone had brought about at the last look: who is gone, and whether membership is
+    /// settled.
+    passed: (BTreeSet<NodeId>, bool),
     dirty: bool,
     actions: VecDeque<Action>,
 }
@@ -125,6 +128,7 @@ impl Controller {
             membership_since: now,
             proposal: None,
             token_last: 0,
+            passed: (BTreeSet::new(), false),
             dirty: true,
             actions: VecDeque::new(),
         };
@@ -208,9 +212,15 @@ impl Controller {
     /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.detector.handle_timeout(now);
-        self.proposal = self.proposal.take().filter(|proposal| proposal.expires > now);
-        // Time alone can settle membership, or make a dead node gone.
-        self.dirty = true;
+        if self.proposal.take_if(|proposal| proposal.expires <= now).is_some() {
+            self.dirty = true;
+        }
+        // Time alone can settle membership, or make a dead node gone; nothing else is worth a round.
+        let passed = (self.detector.gone(now), self.is_settled(now));
+        if passed != self.passed {
+            self.passed = passed;
+            self.dirty = true;
+        }
         self.step(now);
     }
 
@@ -256,6 +266,10 @@ impl Controller {
                 node.incarnation == change.incarnation && node.liveness != change.liveness
             })
         });
+    }
+
+    fn is_settled(&self, now: Instant) -> bool {
+        now.since(self.membership_since) >= self.config.rebalance_delay
     }
 
     fn replicas_caught_up(&self) -> BTreeMap<PartitionId, BTreeSet<ReplicaUid>> {
@@ -307,7 +321,7 @@ impl Controller {
             liveness: self.unrecorded.values().cloned().collect(),
             gone: self.detector.gone(now),
             caught_up: self.replicas_caught_up(),
-            settled: now.since(self.membership_since) >= self.config.rebalance_delay,
+            settled: self.is_settled(now),
         };
         let commands = reconcile(&self.state, &facts, self.config.limits);
         if commands.is_empty() {

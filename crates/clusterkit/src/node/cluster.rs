@@ -11,6 +11,7 @@ use clusterkit_core::control::Rejected;
 use clusterkit_core::forming::{Action, Candidate, Config, Forming, Greeting, Problem, Unreachable};
 use clusterkit_core::id::ClusterId;
 use clusterkit_core::limits::EXPECT_MAX;
+use clusterkit_core::time::Instant;
 use clusterkit_wire::hello::{Class, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -19,7 +20,6 @@ use super::identity::{DataDir, Membership};
 use super::message::{self, Join, JoinAnswer, JoinRefusal, kind};
 use super::shared::Shared;
 use crate::error::StartError;
-use crate::net::WallTime;
 use crate::transport::{self, CallError, Target};
 
 /// How long one greeting may take.
@@ -92,7 +92,7 @@ struct Search<'a> {
     /// What each address last answered that was not good.
     problems: BTreeMap<String, String>,
     joining: bool,
-    clash_since: Option<WallTime>,
+    clash_since: Option<Instant>,
     found: Option<Membership>,
 }
 
@@ -210,9 +210,9 @@ impl Search<'_> {
                 Ok(())
             }
             Some(JoinAnswer::Refused(refusal)) if is_clash(&refusal) => {
-                let now = self.shared.settings.clock.wall();
+                let now = self.shared.now();
                 let since = *self.clash_since.get_or_insert(now);
-                let patient = Duration::from_millis(now.0.saturating_sub(since.0)) < CLASH_PATIENCE;
+                let patient = now.since(since) < CLASH_PATIENCE;
                 if patient { Ok(()) } else { Err(StartError::Refused(refusal)) }
             }
             Some(JoinAnswer::Refused(refusal)) => Err(StartError::Refused(refusal)),
