@@ -1,6 +1,5 @@
 //! What can go wrong, one enum an operation.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clusterkit_core::control::Rejected;
@@ -229,10 +228,4 @@ pub enum ChangeError {
     /// This node has stopped.
     #[error("this node has stopped")]
     Stopped,
-}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::Log { reason: error.to_string() }
-    }
 }
