@@ -213,7 +213,7 @@ mod tests {
         let cluster = Cluster { id: ClusterId(1), name: "test".to_owned(), config };
         let mut state = ControlState::default();
         let members = (1..=nodes).map(registration).collect();
-        apply(&mut state, &Command::FormCluster { cluster, members });
+        apply(&mut state, &Command::form_cluster(cluster, members).expect("valid"));
         state
     }
 

@@ -1,77 +1,18 @@
 //! What each command does. One method a command; every one either changes the state and says so,
 //! or refuses and leaves it.
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::command::{Applied, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected};
-use super::state::{ControlState, majority};
+use super::form::check_replication_factor;
+use super::state::ControlState;
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
-use crate::limits::{NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
-use crate::placement::{PlacementNode, Standing, first_table};
-use crate::topology::{Cluster, Liveness, Move, Node, Partition, Replica, Stage};
+use crate::limits::NODES_MAX;
+use crate::topology::{Liveness, Move, Node, Partition, Replica, Stage};
 
-// Forming and registering.
+// Registering.
 impl ControlState {
-    pub(super) fn form_cluster(
-        &mut self,
-        cluster: &Cluster,
-        members: &[Registration],
-    ) -> Result<Applied, Rejected> {
-        if let Some(formed) = &self.topology.cluster {
-            let same = formed.id == cluster.id;
-            return if same {
-                Ok(Applied::Unchanged)
-            } else {
-                Err(Rejected::AlreadyFormed { cluster: formed.id })
-            };
-        }
-        check_cluster(cluster, members)?;
-        self.topology.cluster = Some(Arc::new(cluster.clone()));
-        for member in members {
-            let node = node_of(member, Incarnation(1), Liveness::Alive);
-            self.topology.nodes.insert(member.node.clone(), Arc::new(node));
-        }
-        self.place_first_table(cluster);
-        Ok(Applied::Changed)
-    }
-
-    fn place_first_table(&mut self, cluster: &Cluster) {
-        let config = &cluster.config;
-        let nodes: Vec<_> = self.topology.nodes.values().map(|node| placement_node(node)).collect();
-        let data_nodes: Vec<_> = nodes.into_iter().flatten().collect();
-        let table =
-            first_table(config.strategy, &data_nodes, config.partition_count, config.replication_factor);
-        for (number, nodes) in (0..).zip(table) {
-            let partition = self.first_record(PartitionId(number), nodes);
-            self.topology.partitions.push(Arc::new(partition));
-        }
-        for number in self.topology.partitions.len()..config.partition_count as usize {
-            let number = u32::try_from(number).expect("partition counts are u32");
-            let partition = self.first_record(PartitionId(number), Vec::new());
-            self.topology.partitions.push(Arc::new(partition));
-        }
-    }
-
-    /// A partition nobody has written to: all its copies are equal, so all are in sync.
-    fn first_record(&mut self, id: PartitionId, nodes: Vec<NodeId>) -> Partition {
-        let copies = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        Partition {
-            id,
-            version: PartitionVersion(1),
-            epoch: Epoch(u64::from(copies > 0)),
-            leader: nodes.first().cloned(),
-            in_sync: nodes.iter().cloned().collect(),
-            replicas: nodes.into_iter().map(|node| Replica { node, uid: self.next_uid() }).collect(),
-            tainted: BTreeSet::new(),
-            min_in_sync: majority(copies.max(1)),
-            transfer: None,
-            movement: None,
-            unclean: None,
-        }
-    }
-
     pub(super) fn register_node(
         &mut self,
         registration: &Registration,
@@ -80,7 +21,7 @@ impl ControlState {
         if self.topology.cluster.is_none() {
             return Err(Rejected::NotFormed);
         }
-        check_registration(registration)?;
+        registration.check().map_err(Rejected::invalid)?;
         let known = self.topology.nodes.get(&registration.node).cloned();
         if known.is_none() && self.topology.nodes.len() >= NODES_MAX {
             return Err(Rejected::Invalid { reason: InvalidReason::TooManyNodes });
@@ -563,7 +504,7 @@ impl ControlState {
 
     pub(super) fn set_replication_factor(&mut self, replication_factor: u32) -> Result<Applied, Rejected> {
         let Some(cluster) = &self.topology.cluster else { return Err(Rejected::NotFormed) };
-        check_replication_factor(replication_factor)?;
+        check_replication_factor(replication_factor).map_err(Rejected::invalid)?;
         if cluster.config.replication_factor == replication_factor {
             return Ok(Applied::Unchanged);
         }
@@ -618,7 +559,7 @@ fn install_leader(record: &mut Partition, leader: &NodeId) {
     record.version = record.version.next();
 }
 
-fn node_of(registration: &Registration, incarnation: Incarnation, liveness: Liveness) -> Node {
+pub(super) fn node_of(registration: &Registration, incarnation: Incarnation, liveness: Liveness) -> Node {
     Node {
         id: registration.node.clone(),
         store: registration.store,
@@ -635,40 +576,4 @@ fn node_of(registration: &Registration, incarnation: Incarnation, liveness: Live
         software: registration.software.clone(),
         metadata: registration.metadata.clone(),
     }
-}
-
-/// `node` as placement sees it in a new cluster; `None` when it holds no data.
-fn placement_node(node: &Node) -> Option<PlacementNode> {
-    node.holds_data.then(|| PlacementNode {
-        id: node.id.clone(),
-        weight: node.weight,
-        zone: node.zone.clone(),
-        capacity: None,
-        standing: Standing::Target,
-    })
-}
-
-fn check_cluster(cluster: &Cluster, members: &[Registration]) -> Result<(), Rejected> {
-    if !(1..=PARTITIONS_MAX).contains(&cluster.config.partition_count) {
-        return Err(Rejected::Invalid { reason: InvalidReason::PartitionCount });
-    }
-    check_replication_factor(cluster.config.replication_factor)?;
-    let names: BTreeSet<_> = members.iter().map(|member| &member.node).collect();
-    let stores: BTreeSet<_> = members.iter().map(|member| member.store).collect();
-    let distinct = names.len() == members.len() && stores.len() == members.len();
-    if members.is_empty() || !distinct || members.len() > NODES_MAX {
-        return Err(Rejected::Invalid { reason: InvalidReason::Members });
-    }
-    members.iter().try_for_each(check_registration)
-}
-
-fn check_replication_factor(replication_factor: u32) -> Result<(), Rejected> {
-    if (1..=REPLICATION_FACTOR_MAX).contains(&replication_factor) {
-        return Ok(());
-    }
-    Err(Rejected::Invalid { reason: InvalidReason::ReplicationFactor })
-}
-
-fn check_registration(registration: &Registration) -> Result<(), Rejected> {
-    registration.check().map_err(|reason| Rejected::Invalid { reason })
 }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::form::FirstTable;
 use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use crate::limits::{METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
 use crate::topology::{Cluster, Liveness, Move, RaftRole};
@@ -22,6 +23,8 @@ pub enum Command {
         cluster: Cluster,
         /// The voters, each with what it said of itself.
         members: Vec<Registration>,
+        /// Who holds which partition at first.
+        table: FirstTable,
     },
     /// A node enters, returns after a restart, or returns with an empty disk.
     RegisterNode {
@@ -343,6 +346,12 @@ pub enum Rejected {
     },
 }
 
+impl Rejected {
+    pub(super) fn invalid(reason: InvalidReason) -> Self {
+        Self::Invalid { reason }
+    }
+}
+
 /// Why an input is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
@@ -350,8 +359,16 @@ pub enum InvalidReason {
     /// An address is empty or too long.
     #[error("an address must be host:port, of at most 256 bytes")]
     Address,
-    /// No member, or the same node or store twice.
-    #[error("the members of a new cluster must be distinct, and at least one")]
+    /// No cluster name, or one that is too long.
+    #[error("a cluster name has 1 to 64 bytes")]
+    ClusterName,
+    /// The first table does not fit the cluster that it is for.
+    #[error(
+        "the first table must have a row for each partition, of distinct members that hold data and no more of them than copies"
+    )]
+    FirstTable,
+    /// No member, too many, or the same node or store twice.
+    #[error("the members of a new cluster must be distinct, and 1 to 64")]
     Members,
     /// Too much metadata.
     #[error(

@@ -7,6 +7,7 @@
 mod apply;
 mod command;
 mod controller;
+mod form;
 mod reconcile;
 mod state;
 mod voters;
@@ -15,6 +16,7 @@ pub use self::command::{
     Applied, Command, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected,
 };
 pub use self::controller::{Action, CaughtUp, Controller, ControllerConfig};
+pub use self::form::{FirstTable, MemberIndex};
 pub use self::reconcile::{Facts, Limits, reconcile};
 pub use self::state::ControlState;
 pub use self::voters::{VoterSet, VoterStep, next_voter_step, voters_wanted};

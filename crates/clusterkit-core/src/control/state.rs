@@ -36,7 +36,7 @@ impl ControlState {
 
     fn dispatch(&mut self, command: &Command) -> Result<Applied, Rejected> {
         match command {
-            Command::FormCluster { cluster, members } => self.form_cluster(cluster, members),
+            Command::FormCluster { cluster, members, table } => self.form_cluster(cluster, members, table),
             Command::RegisterNode { registration, replace } => self.register_node(registration, *replace),
             Command::SetLiveness { changes } => self.set_liveness(changes),
             Command::Elect { partition, version, leader } => self.elect(*partition, *version, leader),

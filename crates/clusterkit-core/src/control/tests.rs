@@ -14,6 +14,8 @@ use crate::topology::{
     Stage,
 };
 
+mod form;
+
 /// The state, and the facts that nodes would report.
 struct World {
     state: ControlState,
@@ -55,7 +57,7 @@ impl World {
     fn formed(nodes: u64, partition_count: u32, replication_factor: u32) -> Self {
         let members = (1..=nodes).map(|number| registration(number, number)).collect();
         let mut world = Self { state: ControlState::default(), gone: BTreeSet::new(), settled: true };
-        let formed = Command::FormCluster { cluster: cluster(partition_count, replication_factor), members };
+        let formed = Command::form_cluster(cluster(partition_count, replication_factor), members).unwrap();
         assert_eq!(world.apply(&formed), Ok(Applied::Changed));
         world
     }
@@ -180,9 +182,9 @@ fn forming_twice_changes_nothing_and_forming_another_is_refused() {
     let mut world = World::formed(1, 8, 1);
     let before = world.state.clone();
     let members = vec![registration(1, 1)];
-    let again = Command::FormCluster { cluster: cluster(8, 1), members: members.clone() };
+    let again = Command::form_cluster(cluster(8, 1), members.clone()).unwrap();
     assert_eq!(world.apply(&again), Ok(Applied::Unchanged));
-    let other = Command::FormCluster { cluster: Cluster { id: ClusterId(2), ..cluster(8, 1) }, members };
+    let other = Command::form_cluster(Cluster { id: ClusterId(2), ..cluster(8, 1) }, members).unwrap();
     assert_eq!(world.apply(&other), Err(Rejected::AlreadyFormed { cluster: ClusterId(1) }));
     assert_eq!(world.state, before);
 }

@@ -129,7 +129,7 @@ mod tests {
         let cluster = Cluster { id: ClusterId(1), name: "test".to_owned(), config };
         let mut state = ControlState::default();
         let members = (1..=nodes).map(registration).collect();
-        state.apply(&Command::FormCluster { cluster, members }).expect("formed");
+        state.apply(&Command::form_cluster(cluster, members).expect("valid")).expect("formed");
         for command in reconcile(&state, &Facts::default(), Limits::default()) {
             state.apply(&command).expect("accepted");
         }

@@ -191,7 +191,14 @@ impl<'a> Reign<'a> {
         let cluster = Cluster { id, name, config };
         let members: Vec<_> = self.founders.values().cloned().collect();
         tracing::info!(target: "clusterkit::controller", cluster = %id, nodes = members.len(), "the cluster forms");
-        let outcome = self.raft.propose(&[Command::FormCluster { cluster, members }]).await;
+        let command = match Command::form_cluster(cluster, members) {
+            Ok(command) => command,
+            Err(reason) => {
+                tracing::error!(target: "clusterkit::controller", %reason, "the cluster cannot form like this");
+                return false;
+            }
+        };
+        let outcome = self.raft.propose(&[command]).await;
         match outcome.map(|outcomes| outcomes.into_iter().next()) {
             Ok(Some(Ok(_))) => return true,
             Ok(refused) => {

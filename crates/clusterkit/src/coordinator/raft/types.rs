@@ -75,7 +75,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Write as _;
 
-    use clusterkit_core::control::{InSyncProposal, LivenessChange, Registration};
+    use clusterkit_core::control::{FirstTable, InSyncProposal, LivenessChange, MemberIndex, Registration};
     use clusterkit_core::id::{
         BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
     };
@@ -109,6 +109,7 @@ mod tests {
         let (partition, version, epoch) = (PartitionId(5), PartitionVersion(9), Epoch(3));
         let config = ClusterConfig::default();
         let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
+        let table = FirstTable(vec![vec![MemberIndex(0), MemberIndex(300)], Vec::new()]);
         let movement = Move { source: Some(node("a")), target: node("b") };
         let dead = LivenessChange { node: node("a"), incarnation: Incarnation(4), liveness: Liveness::Dead };
         let proposal = InSyncProposal {
@@ -121,7 +122,7 @@ mod tests {
             added: BTreeMap::from([(node("b"), Incarnation(1))]),
         };
         vec![
-            Command::FormCluster { cluster, members: vec![registration()] },
+            Command::FormCluster { cluster, members: vec![registration()], table },
             Command::RegisterNode { registration: registration(), replace: true },
             Command::SetLiveness { changes: vec![dead] },
             Command::Elect { partition, version, leader: node("a") },
