@@ -32,6 +32,7 @@ struct Log {
 impl Log {
     fn apply(&mut self, command: &Command) -> Result<Applied, Rejected> {
         let outcome = self.state.apply(command);
+        assert_eq!(self.state.check(), Ok(()), "{command:?}");
         self.digest.update(postcard::to_allocvec(&self.state).unwrap());
         if outcome.is_ok() {
             self.accepted.insert(kind(command));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::form::FirstTable;
 use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use crate::limits::{METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
-use crate::topology::{Cluster, Liveness, Move, RaftRole};
+use crate::topology::{Cluster, Liveness, Move, Node, RaftRole};
 
 /// A wish to change the control state. Apply decides, by the state alone, whether it comes true.
 ///
@@ -202,18 +202,49 @@ impl Registration {
     /// Whether it is within the limits. A node checks its own before it says it to anyone, the
     /// controller before it is written, and apply once more.
     pub fn check(&self) -> Result<(), InvalidReason> {
+        let profile = Profile {
+            addrs: [&self.node_addr, &self.public_addr],
+            zone: self.zone.as_deref(),
+            weight: self.weight,
+            software: &self.software,
+            metadata: &self.metadata,
+        };
+        profile.check()
+    }
+}
+
+/// What a node says of itself and its record repeats, as far as it has limits.
+pub(super) struct Profile<'a> {
+    addrs: [&'a str; 2],
+    zone: Option<&'a str>,
+    weight: u32,
+    software: &'a str,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Profile<'a> {
+    pub(super) fn of_node(node: &'a Node) -> Self {
+        Self {
+            addrs: [&node.node_addr, &node.public_addr],
+            zone: node.zone.as_deref(),
+            weight: node.weight,
+            software: &node.software,
+            metadata: &node.metadata,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), InvalidReason> {
         let fits = |text: &str| text.len() <= TEXT_BYTES_MAX;
-        let addr_fits = |addr: &str| !addr.is_empty() && fits(addr);
-        if !addr_fits(&self.node_addr) || !addr_fits(&self.public_addr) {
+        if !self.addrs.iter().all(|addr| !addr.is_empty() && fits(addr)) {
             return Err(InvalidReason::Address);
         }
         if !(1..=WEIGHT_MAX).contains(&self.weight) {
             return Err(InvalidReason::Weight);
         }
-        let zone_fits = self.zone.as_deref().is_none_or(fits);
+        let zone_fits = self.zone.is_none_or(fits);
         let metadata_fits = self.metadata.len() <= METADATA_ENTRIES_MAX
             && self.metadata.iter().all(|(key, value)| fits(key) && fits(value));
-        if !zone_fits || !metadata_fits || !fits(&self.software) {
+        if !zone_fits || !metadata_fits || !fits(self.software) {
             return Err(InvalidReason::Metadata);
         }
         Ok(())

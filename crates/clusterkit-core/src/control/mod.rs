@@ -5,6 +5,7 @@
 //! plane, watches facts and asks for commands.
 
 mod apply;
+mod check;
 mod command;
 mod controller;
 mod form;
@@ -12,6 +13,7 @@ mod reconcile;
 mod state;
 mod voters;
 
+pub use self::check::InvalidState;
 pub use self::command::{
     Applied, Command, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected,
 };

@@ -14,7 +14,10 @@ use crate::topology::{Node, Partition, Topology};
 /// - the same commands in the same order give the same state, on every machine and release;
 /// - a refused command changes nothing but, where its refusal says so, one record's version;
 /// - `topology.version` moves with every change that a watcher can see;
-/// - every partition keeps the invariants of [`Partition`].
+/// - every partition keeps the invariants of [`Partition`], and `topology` those of [`Topology`];
+/// - no replica has a uid above `uid_last`.
+///
+/// [`check`](Self::check) looks whether a state that was read keeps them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlState {
     /// What watchers see.

@@ -14,6 +14,7 @@ use crate::topology::{
     Stage,
 };
 
+mod check;
 mod form;
 
 /// The state, and the facts that nodes would report.
@@ -66,10 +67,10 @@ impl World {
     fn apply(&mut self, command: &Command) -> Result<Applied, Rejected> {
         let before = self.state.topology.clone();
         let outcome = self.state.apply(command);
+        assert_eq!(self.state.check(), Ok(()), "{command:?}");
         let after = &self.state.topology;
         assert!(after.version >= before.version && after.route_version >= before.route_version);
         for (old, new) in before.partitions.iter().zip(&after.partitions) {
-            new.assert_invariants();
             assert!(new.epoch >= old.epoch && new.version >= old.version, "{command:?}");
             assert!(old == new || new.version > old.version, "{command:?} changed a record silently");
             let led_by_another = new.leader.is_some() && new.leader != old.leader;

@@ -16,6 +16,9 @@ use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 /// - `leader`, when set, is in `in_sync` and not in `tainted`;
 /// - once placed, `in_sync` never has fewer than `min_in_sync` members, and `min_in_sync >= 1`;
 /// - `epoch` and `version` only grow, and `epoch` grows with every change to another leader;
+/// - `version` is at least 1, `epoch` is while there is a leader, and `unclean` is no later epoch;
+/// - `transfer`, when set, is another replica than the leader, and there is a leader;
+/// - `movement`, when set, is between nodes in `replicas`;
 /// - no two replicas have the same node or the same uid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
@@ -73,27 +76,84 @@ impl Partition {
         self.leader.iter().chain(self.followers())
     }
 
-    /// Panics when an invariant above does not hold: the record would be a bug, never an input.
-    pub fn assert_invariants(&self) {
-        let holds = |node: &NodeId| self.holds(node);
-        assert!(self.in_sync.iter().all(holds), "{}: in-sync is not a subset of replicas", self.id);
-        assert!(self.tainted.is_subset(&self.in_sync), "{}: tainted is not a subset of in-sync", self.id);
-        if let Some(leader) = &self.leader {
-            assert!(self.is_electable(leader), "{}: leader {leader} is not electable", self.id);
-        }
-        if !self.replicas.is_empty() {
-            assert!(self.min_in_sync >= 1, "{}: min_in_sync is zero", self.id);
-            assert!(
-                self.in_sync.len() >= self.min_in_sync as usize,
-                "{}: in-sync below its minimum",
-                self.id
-            );
-        }
+    /// Whether every invariant above holds.
+    ///
+    /// # Errors
+    ///
+    /// The first one found broken.
+    pub fn check(&self) -> Result<(), InvalidPartition> {
+        let ensure = |holds: bool, broken| if holds { Ok(()) } else { Err(broken) };
         let nodes: BTreeSet<_> = self.replicas.iter().map(|replica| &replica.node).collect();
         let uids: BTreeSet<_> = self.replicas.iter().map(|replica| replica.uid).collect();
-        assert!(nodes.len() == self.replicas.len(), "{}: a node holds two replicas", self.id);
-        assert!(uids.len() == self.replicas.len(), "{}: two replicas share a uid", self.id);
+        ensure(nodes.len() == self.replicas.len(), InvalidPartition::NodeTwice)?;
+        ensure(uids.len() == self.replicas.len(), InvalidPartition::UidTwice)?;
+        ensure(self.in_sync.iter().all(|node| nodes.contains(node)), InvalidPartition::InSync)?;
+        ensure(self.tainted.is_subset(&self.in_sync), InvalidPartition::Tainted)?;
+        ensure(
+            self.leader.as_ref().is_none_or(|leader| self.is_electable(leader)),
+            InvalidPartition::Leader,
+        )?;
+        ensure(self.leader.is_none() || self.epoch > Epoch(0), InvalidPartition::Epoch)?;
+        ensure(self.unclean.is_none_or(|unclean| unclean <= self.epoch), InvalidPartition::Unclean)?;
+        ensure(self.version > PartitionVersion(0), InvalidPartition::Version)?;
+        let in_sync_enough = self.min_in_sync >= 1 && self.in_sync.len() >= self.min_in_sync as usize;
+        ensure(nodes.is_empty() || in_sync_enough, InvalidPartition::MinInSync)?;
+        ensure(self.transfer.as_ref().is_none_or(|to| self.may_transfer(to)), InvalidPartition::Transfer)?;
+        let placed = |movement: &Move| {
+            nodes.contains(&movement.target) && movement.source.iter().all(|source| nodes.contains(source))
+        };
+        ensure(self.movement.as_ref().is_none_or(placed), InvalidPartition::Movement)
     }
+
+    fn may_transfer(&self, target: &NodeId) -> bool {
+        self.holds(target) && self.leader.as_ref().is_some_and(|leader| leader != target)
+    }
+
+    /// Panics when an invariant above does not hold: the record would be a bug, never an input.
+    pub fn assert_invariants(&self) {
+        if let Err(broken) = self.check() {
+            panic!("{}: {broken}", self.id);
+        }
+    }
+}
+
+/// A partition's record breaks one of its invariants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPartition {
+    /// There is a leader, in no epoch.
+    #[error("it is led in no epoch")]
+    Epoch,
+    /// A node is in sync that holds no replica.
+    #[error("in-sync is not a subset of its replicas")]
+    InSync,
+    /// The leader is not in sync, or tainted.
+    #[error("its leader is not electable")]
+    Leader,
+    /// Fewer replicas are in sync than there must be, or there need be none.
+    #[error("in-sync is below its minimum, or the minimum is zero")]
+    MinInSync,
+    /// A move is from or to a node that holds no replica.
+    #[error("its move is not between replicas")]
+    Movement,
+    /// Two replicas are on one node.
+    #[error("a node holds two replicas")]
+    NodeTwice,
+    /// A node is tainted that is not in sync.
+    #[error("tainted is not a subset of in-sync")]
+    Tainted,
+    /// The leader shall hand over to itself or to a node that holds no replica, or there is none.
+    #[error("its transfer is not from the leader to another replica")]
+    Transfer,
+    /// Two replicas have one uid.
+    #[error("two replicas share a uid")]
+    UidTwice,
+    /// An unclean election in an epoch that is still to come.
+    #[error("its unclean epoch is later than its epoch")]
+    Unclean,
+    /// It has no version.
+    #[error("it has no version")]
+    Version,
 }
 
 /// One copy of a partition.

@@ -24,7 +24,7 @@ use super::config::raft_config;
 use super::log_store::LogStore;
 use super::log_worker::{IoMode, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
-use super::state_machine::StateMachine;
+use super::state_machine::{SnapshotError, StateMachine};
 use super::types::{CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
 use crate::events::EventLog;
 use crate::node::message::{self, kind};
@@ -376,6 +376,9 @@ pub(crate) enum RaftStartError {
     /// The disk refused.
     #[error("the control-plane log cannot be opened")]
     Io(#[from] io::Error),
+    /// The snapshot is none that this node may start from.
+    #[error("the control plane's snapshot cannot be used")]
+    Snapshot(#[from] SnapshotError),
 }
 
 /// A proposal did not come back applied.

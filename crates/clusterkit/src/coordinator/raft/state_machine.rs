@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clusterkit_core::control::ControlState;
+use clusterkit_core::control::{ControlState, InvalidState};
 use clusterkit_wire::versioned;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
@@ -51,7 +51,7 @@ impl StateMachine {
         snapshot: Option<&[u8]>,
         views: watch::Sender<Arc<View>>,
         events: Arc<EventLog>,
-    ) -> Result<Self, versioned::DecodeError> {
+    ) -> Result<Self, SnapshotError> {
         let mut machine = Self {
             state: ControlState::default(),
             last_applied: None,
@@ -170,6 +170,68 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-fn decode_snapshot(bytes: &[u8]) -> Result<SnapshotRecord, versioned::DecodeError> {
-    versioned::decode(bytes, SNAPSHOT_VERSION..=SNAPSHOT_VERSION)
+/// A record that may be adopted: its bytes can be read, and its state can be one.
+fn decode_snapshot(bytes: &[u8]) -> Result<SnapshotRecord, SnapshotError> {
+    let record: SnapshotRecord = versioned::decode(bytes, SNAPSHOT_VERSION..=SNAPSHOT_VERSION)?;
+    record.state.check()?;
+    Ok(record)
+}
+
+/// A snapshot cannot be adopted. Nothing changed, and another try with the same bytes brings the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SnapshotError {
+    /// It is written by another release, or damaged in a way its checksum did not show.
+    #[error("the snapshot cannot be read")]
+    Decode(#[from] versioned::DecodeError),
+    /// It is read, and its state breaks a rule that every state keeps.
+    #[error("the snapshot holds no valid state")]
+    State(#[from] InvalidState),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::path::Path;
+
+    use clusterkit_core::id::TopologyVersion;
+    use clusterkit_storage::disk::SimDisk;
+
+    use super::super::log_worker::{IoMode, LogWorker};
+    use super::*;
+    use crate::net::SystemClock;
+
+    fn open(disk: &SimDisk, snapshot: Option<&[u8]>) -> Result<StateMachine, SnapshotError> {
+        let (worker, _) = LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap();
+        let worker = LogWorkerHandle::start(worker, IoMode::Task).unwrap();
+        let (views, _) = watch::channel(Arc::new(View::default()));
+        StateMachine::open(worker, snapshot, views, Arc::new(EventLog::new(Arc::new(SystemClock))))
+    }
+
+    /// A state that no history leads to: a version, and no cluster that could have had one.
+    fn bytes_of_an_impossible_state() -> Bytes {
+        let mut state = ControlState::default();
+        state.topology.version = TopologyVersion(7);
+        let record = SnapshotRecord { last_applied: None, membership: StoredMembership::default(), state };
+        Bytes::from(versioned::encode(SNAPSHOT_VERSION, &record))
+    }
+
+    #[tokio::test]
+    async fn a_node_does_not_start_from_a_snapshot_that_is_no_state() {
+        let error = open(&SimDisk::new(), Some(&bytes_of_an_impossible_state())).err().unwrap();
+        assert!(matches!(error, SnapshotError::State(InvalidState::NotFormed)), "{error:?}");
+        assert!(error.source().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_no_state_is_not_installed() {
+        let disk = SimDisk::new();
+        let mut machine = open(&disk, None).unwrap();
+        let bytes = bytes_of_an_impossible_state();
+        let error = machine.install_snapshot(&SnapshotMeta::default(), bytes).await.unwrap_err();
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<SnapshotError>());
+        assert!(matches!(inner, Some(SnapshotError::State(InvalidState::NotFormed))), "{error:?}");
+        assert_eq!(machine.state, ControlState::default());
+        assert_eq!(machine.worker.read_snapshot().await.unwrap(), None, "nothing was written");
+    }
 }
