@@ -416,8 +416,7 @@ impl ControlState {
     pub(super) fn drain(&mut self, node: &NodeId) -> Result<Applied, Rejected> {
         let record = self.node_mut(node)?;
         match record.stage {
-            Stage::Leaving => Ok(Applied::Unchanged),
-            Stage::Left => Err(Rejected::Invalid { reason: InvalidReason::Stage }),
+            Stage::Leaving | Stage::Left => Ok(Applied::Unchanged),
             Stage::Member => {
                 record.stage = Stage::Leaving;
                 Ok(Applied::Changed)

@@ -120,7 +120,7 @@ pub enum Command {
         /// Whose copy.
         node: NodeId,
     },
-    /// A node shall give everything away and leave.
+    /// A node shall give everything away and leave. Nothing changes when it does so, or did, already.
     Drain {
         /// Which node.
         node: NodeId,
@@ -412,7 +412,7 @@ pub enum InvalidReason {
     /// Replication factor out of range.
     #[error("the replication factor must be between 1 and 15")]
     ReplicationFactor,
-    /// A node cannot be drained or removed from where it stands.
+    /// A node cannot leave, or stay, from where it stands.
     #[error("the node is not in the state for that command")]
     Stage,
     /// The cluster is full.

@@ -327,6 +327,17 @@ fn a_drained_node_gives_everything_away_and_leaves() {
 }
 
 #[test]
+fn draining_a_node_twice_changes_nothing_even_when_it_has_left() {
+    let mut world = World::formed(4, 8, 3);
+    let drain = Command::Drain { node: node(4) };
+    assert_eq!(world.apply(&drain), Ok(Applied::Changed));
+    assert_eq!(world.apply(&drain), Ok(Applied::Unchanged));
+    world.settle();
+    assert_eq!(world.state.topology.node(&node(4)).unwrap().stage, Stage::Left);
+    assert_eq!(world.apply(&drain), Ok(Applied::Unchanged));
+}
+
+#[test]
 fn draining_below_the_replication_factor_lowers_the_number_of_copies() {
     let mut world = World::formed(3, 16, 3);
     world.apply(&Command::Drain { node: node(3) }).unwrap();
