@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clusterkit_core::hash::KeyHash;
 use clusterkit_core::id::{ClusterId, Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
-use clusterkit_core::topology::{Cluster, ClusterConfig, Partition, Replica, Topology};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Origin, Partition, Replica, Topology};
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
 
 const KEYS: usize = 1_024;
@@ -25,11 +25,12 @@ fn partition(number: u32) -> Partition {
         NodeId::new(&format!("node-{}", (number + replica) % 9)).expect("the name has letters and digits")
     };
     let nodes = [node(0), node(1), node(2)];
-    let replica = |(uid, node): (u64, &NodeId)| Replica { node: node.clone(), uid: ReplicaUid(uid) };
+    let replica = |(uid, node): (u64, &NodeId)| Replica { node: node.clone(), uid: ReplicaUid(uid), lapses: 0 };
     Partition {
         id: PartitionId(number),
         version: PartitionVersion(1),
         epoch: Epoch(1),
+        origin: Origin::First,
         leader: Some(nodes[0].clone()),
         replicas: (0..).zip(&nodes).map(replica).collect(),
         in_sync: nodes.iter().cloned().collect(),
@@ -38,6 +39,7 @@ fn partition(number: u32) -> Partition {
         transfer: None,
         movement: None,
         unclean: None,
+        overrun: None,
     }
 }
 

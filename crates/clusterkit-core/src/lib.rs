@@ -12,6 +12,7 @@
 //! | [`control`] | what a command changes, and which commands the controller wants next |
 //! | [`member`] | which nodes are alive, suspect or dead |
 //! | [`forming`] | which nodes become a cluster |
+//! | [`handoff`] | which hook of which partition is called next on a node |
 
 #![no_std]
 #![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
@@ -20,6 +21,7 @@ extern crate alloc;
 
 pub mod control;
 pub mod forming;
+pub mod handoff;
 pub mod hash;
 pub mod id;
 pub mod limits;

@@ -75,7 +75,7 @@ impl Log {
     }
 
     fn elect(&self, partition: PartitionId, number: u64) -> Command {
-        self.at(partition, |partition, version| Command::Elect { partition, version, leader: node(number) })
+        self.at(partition, |partition, version| Command::Elect { partition, version, leader: node(number), by_position: false })
     }
 
     fn transfer(&self, partition: PartitionId, number: u64) -> Command {

@@ -9,7 +9,7 @@ use super::form::check_replication_factor;
 use super::state::ControlState;
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
 use crate::limits::NODES_MAX;
-use crate::topology::{Liveness, Move, Node, Partition, Replica, Stage};
+use crate::topology::{Liveness, Move, Node, Origin, Partition, Replica, Stage};
 
 // Registering.
 impl ControlState {
@@ -137,6 +137,7 @@ impl ControlState {
         partition: PartitionId,
         version: PartitionVersion,
         leader: &NodeId,
+        by_position: bool,
     ) -> Result<Applied, Rejected> {
         let record = self.partition_at(partition, version)?;
         if record.leader.is_some() {
@@ -145,7 +146,8 @@ impl ControlState {
         if !record.is_electable(leader) || !self.topology.is_live(leader) {
             return Err(Rejected::NotElectable { partition, node: leader.clone() });
         }
-        install_leader(self.partition_mut(partition), leader);
+        let origin = if by_position { Origin::Position } else { Origin::Membership };
+        install_leader(self.partition_mut(partition), leader, origin);
         Ok(Applied::Changed)
     }
 
@@ -166,7 +168,7 @@ impl ControlState {
         }
         let record = self.partition_mut(partition);
         record.tainted.remove(leader);
-        install_leader(record, leader);
+        install_leader(record, leader, Origin::Unclean);
         record.unclean = Some(record.epoch);
         Ok(Applied::Changed)
     }
@@ -187,6 +189,8 @@ impl ControlState {
         }
         let min_in_sync = self.min_in_sync_for(record.replicas.len());
         let record = self.partition_mut(partition);
+        let dropped: Vec<_> = record.in_sync.difference(&proposal.in_sync).cloned().collect();
+        dropped.iter().for_each(|node| lapse(record, node));
         record.in_sync.clone_from(&proposal.in_sync);
         record.tainted.retain(|node| proposal.in_sync.contains(node) && !proposal.added.contains_key(node));
         if record.in_sync.len() >= min_in_sync as usize {
@@ -286,7 +290,7 @@ impl ControlState {
         if !record.is_electable(&target) || !self.topology.is_live(&target) {
             return Err(Rejected::NotElectable { partition, node: target });
         }
-        install_leader(self.partition_mut(partition), &target);
+        install_leader(self.partition_mut(partition), &target, Origin::Handover);
         Ok(Applied::Changed)
     }
 }
@@ -314,7 +318,7 @@ impl ControlState {
         let first = record.replicas.is_empty();
         let uid = self.next_uid();
         let record = self.partition_mut(partition);
-        record.replicas.push(Replica { node: movement.target.clone(), uid });
+        record.replicas.push(Replica { node: movement.target.clone(), uid, lapses: 0 });
         if first {
             record.in_sync.insert(movement.target.clone());
         } else {
@@ -540,8 +544,16 @@ fn shrink(record: &mut Partition, node: &NodeId) -> bool {
     let removed = spare && record.in_sync.remove(node);
     if removed {
         record.tainted.remove(node);
+        lapse(record, node);
     }
     removed
+}
+
+/// What `node` caught up with counts for nothing: from now on it may miss writes.
+fn lapse(record: &mut Partition, node: &NodeId) {
+    if let Some(replica) = record.replicas.iter_mut().find(|replica| replica.node == *node) {
+        replica.lapses += 1;
+    }
 }
 
 /// Takes `node` out of the in-sync set, or marks it as unfit to lead where the set needs it.
@@ -551,7 +563,9 @@ fn distrust(record: &mut Partition, node: &NodeId) {
     }
 }
 
-fn install_leader(record: &mut Partition, leader: &NodeId) {
+fn install_leader(record: &mut Partition, leader: &NodeId, origin: Origin) {
+    // The first leader that a partition ever has begins with nothing.
+    record.origin = if record.epoch == Epoch(0) { Origin::First } else { origin };
     record.leader = Some(leader.clone());
     record.epoch = record.epoch.next();
     record.transfer = None;

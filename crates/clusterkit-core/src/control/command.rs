@@ -46,6 +46,8 @@ pub enum Command {
         version: PartitionVersion,
         /// An in-sync, untainted, living replica.
         leader: NodeId,
+        /// The candidates said how much they have, and this one has the most.
+        by_position: bool,
     },
     /// A partition whose in-sync replicas may all have lost writes gets a leader all the same.
     /// Accepted only when every one of them is back, so that waiting could bring nothing more.

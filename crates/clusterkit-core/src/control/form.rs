@@ -12,7 +12,7 @@ use super::state::{ControlState, majority};
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
 use crate::limits::{CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::placement::{PlacementNode, Standing, first_table};
-use crate::topology::{Cluster, ClusterConfig, Liveness, Partition, Replica};
+use crate::topology::{Cluster, ClusterConfig, Liveness, Origin, Partition, Replica};
 
 /// The first table of a new cluster: a row for each partition, in it the members that hold it, the
 /// leader first.
@@ -114,14 +114,16 @@ impl ControlState {
             id,
             version: PartitionVersion(1),
             epoch: Epoch(u64::from(copies > 0)),
+            origin: Origin::First,
             leader: nodes.first().cloned(),
             in_sync: nodes.iter().cloned().collect(),
-            replicas: nodes.into_iter().map(|node| Replica { node, uid: self.next_uid() }).collect(),
+            replicas: nodes.into_iter().map(|node| Replica { node, uid: self.next_uid(), lapses: 0 }).collect(),
             tainted: BTreeSet::new(),
             min_in_sync: majority(copies.max(1)),
             transfer: None,
             movement: None,
             unclean: None,
+            overrun: None,
         }
     }
 }

@@ -88,7 +88,7 @@ impl Round<'_> {
             let version = record.version;
             if let Some(leader) = self.best_candidate(&record, &led) {
                 *led.entry(leader.clone()).or_default() += 1;
-                self.want(Command::Elect { partition, version, leader });
+                self.want(Command::Elect { partition, version, leader, by_position: false });
             } else if let Some(leader) = self.last_resort(&record) {
                 self.want(Command::ElectUnclean { partition, version, leader });
             }

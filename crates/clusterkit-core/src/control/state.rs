@@ -42,7 +42,9 @@ impl ControlState {
             Command::FormCluster { cluster, members, table } => self.form_cluster(cluster, members, table),
             Command::RegisterNode { registration, replace } => self.register_node(registration, *replace),
             Command::SetLiveness { changes } => self.set_liveness(changes),
-            Command::Elect { partition, version, leader } => self.elect(*partition, *version, leader),
+            Command::Elect { partition, version, leader, by_position } => {
+                self.elect(*partition, *version, leader, *by_position)
+            }
             Command::ElectUnclean { partition, version, leader } => {
                 self.elect_unclean(*partition, *version, leader)
             }

@@ -465,7 +465,10 @@ fn a_command_on_an_old_version_is_refused() {
     let mut world = World::formed(3, 8, 3);
     let (partition, version) = (PartitionId(0), PartitionVersion(0));
     let stale = Err(Rejected::StaleVersion { partition, current: PartitionVersion(1) });
-    assert_eq!(world.apply(&Command::Elect { partition, version, leader: node(1) }), stale);
+    assert_eq!(
+        world.apply(&Command::Elect { partition, version, leader: node(1), by_position: false }),
+        stale
+    );
     assert_eq!(world.apply(&Command::FinishMove { partition, version }), stale);
     let missing = PartitionId(8);
     let unknown = Err(Rejected::UnknownPartition { partition: missing });

@@ -6,6 +6,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handoff;
 use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 
 /// The configuration of one partition, owned by the control plane and changed only by a
@@ -28,6 +29,8 @@ pub struct Partition {
     pub version: PartitionVersion,
     /// Grows with every change of the leader: the fencing token.
     pub epoch: Epoch,
+    /// How that epoch began.
+    pub origin: Origin,
     /// The one replica that takes writes, `None` while none can.
     pub leader: Option<NodeId>,
     /// The nodes that shall hold it (R), oldest placement first.
@@ -45,6 +48,8 @@ pub struct Partition {
     /// The last epoch whose leader was elected although every in-sync replica may have lost
     /// acknowledged writes.
     pub unclean: Option<Epoch>,
+    /// The stage of a replica that is past its deadline, when one is.
+    pub overrun: Option<Overrun>,
 }
 
 impl Partition {
@@ -163,6 +168,55 @@ pub struct Replica {
     pub node: NodeId,
     /// Which placement it is.
     pub uid: ReplicaUid,
+    /// How often it fell out of the in-sync set: what it caught up with before counts for nothing.
+    pub lapses: u64,
+}
+
+/// How an epoch began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// With the partition: nothing was written before.
+    #[default]
+    First,
+    /// The leader before it sealed and handed over: its writes are all there.
+    Handover,
+    /// By election among the in-sync replicas, as the record names them. Where user code acknowledges
+    /// writes that not all of them have, such writes may be missing.
+    Membership,
+    /// By election of the in-sync replica that said it has the most.
+    Position,
+    /// By election although every in-sync replica may have lost acknowledged writes.
+    Unclean,
+}
+
+impl Origin {
+    /// The word shown to people and put in event streams.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Handover => "handover",
+            Self::Membership => "membership",
+            Self::Position => "position",
+            Self::Unclean => "unclean",
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A hook that is past its deadline and goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrun {
+    /// On which node.
+    pub node: NodeId,
+    /// In which stage.
+    pub stage: handoff::Stage,
 }
 
 /// A replica on its way: the target is added and brought in sync before the source is dropped.

@@ -36,12 +36,17 @@ fn partition(number: u32, nodes: &[u64]) -> Arc<Partition> {
         epoch: Epoch(1),
         leader: ids.first().cloned(),
         in_sync: ids.iter().cloned().collect(),
-        replicas: (1..).zip(ids).map(|(uid, node)| Replica { node, uid: ReplicaUid(uid) }).collect(),
+        replicas: (1..)
+            .zip(ids)
+            .map(|(uid, node)| Replica { node, uid: ReplicaUid(uid), lapses: 0 })
+            .collect(),
         tainted: BTreeSet::new(),
         min_in_sync: 1,
         transfer: None,
         movement: None,
         unclean: None,
+        overrun: None,
+        origin: Origin::First,
     })
 }
 
