@@ -25,7 +25,8 @@ fn partition(number: u32) -> Partition {
         NodeId::new(&format!("node-{}", (number + replica) % 9)).expect("the name has letters and digits")
     };
     let nodes = [node(0), node(1), node(2)];
-    let replica = |(uid, node): (u64, &NodeId)| Replica { node: node.clone(), uid: ReplicaUid(uid), lapses: 0 };
+    let replica =
+        |(uid, node): (u64, &NodeId)| Replica { node: node.clone(), uid: ReplicaUid(uid), lapses: 0 };
     Partition {
         id: PartitionId(number),
         version: PartitionVersion(1),
@@ -40,6 +41,7 @@ fn partition(number: u32) -> Partition {
         movement: None,
         unclean: None,
         overrun: None,
+        history: Vec::new(),
     }
 }
 

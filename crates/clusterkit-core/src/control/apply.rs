@@ -9,7 +9,7 @@ use super::form::check_replication_factor;
 use super::state::ControlState;
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
 use crate::limits::NODES_MAX;
-use crate::topology::{Liveness, Move, Node, Origin, Partition, Replica, Stage};
+use crate::topology::{Liveness, Move, Node, Origin, Overrun, Partition, Replica, Stage};
 
 // Registering.
 impl ControlState {
@@ -295,6 +295,44 @@ impl ControlState {
     }
 }
 
+// What hooks bring about.
+impl ControlState {
+    /// Rule F6b: the leader said itself that it stopped.
+    pub(super) fn resign(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        epoch: Epoch,
+        node: &NodeId,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.leader.as_ref() != Some(node) || record.epoch != epoch {
+            return Err(Rejected::OtherState { partition });
+        }
+        let record = self.partition_mut(partition);
+        record.leader = None;
+        record.transfer = None;
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+
+    pub(super) fn name_overrun(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        overrun: Option<&Overrun>,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.overrun.as_ref() == overrun {
+            return Ok(Applied::Unchanged);
+        }
+        let record = self.partition_mut(partition);
+        record.overrun = overrun.cloned();
+        record.version = record.version.next();
+        Ok(Applied::Changed)
+    }
+}
+
 // Moves.
 impl ControlState {
     pub(super) fn start_move(
@@ -568,6 +606,7 @@ fn install_leader(record: &mut Partition, leader: &NodeId, origin: Origin) {
     record.origin = if record.epoch == Epoch(0) { Origin::First } else { origin };
     record.leader = Some(leader.clone());
     record.epoch = record.epoch.next();
+    record.note_epoch();
     record.transfer = None;
     record.version = record.version.next();
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::form::FirstTable;
 use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use crate::limits::{METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
-use crate::topology::{Cluster, Liveness, Move, Node, RaftRole};
+use crate::topology::{Cluster, Liveness, Move, Node, Overrun, RaftRole};
 
 /// A wish to change the control state. Apply decides, by the state alone, whether it comes true.
 ///
@@ -112,6 +112,26 @@ pub enum Command {
         from: NodeId,
         /// How far the leader's log reached.
         log_end: u64,
+    },
+    /// The leader gives its leadership up: another replica is to be elected (rule F6b).
+    Resign {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The leader.
+        node: NodeId,
+    },
+    /// A stage is past its deadline, or none is any more.
+    NameOverrun {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Where and in which stage.
+        overrun: Option<Overrun>,
     },
     /// A copy above the wanted number goes.
     DropReplica {

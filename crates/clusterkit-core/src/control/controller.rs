@@ -5,15 +5,15 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::command::{Command, LivenessChange};
 use super::reconcile::{Facts, Limits, reconcile};
+use super::reports::{Reports, Stranded};
 use super::state::ControlState;
-use crate::id::{Epoch, Incarnation, NodeId, PartitionId, ReplicaUid};
+use crate::handoff::Report;
+use crate::id::{Incarnation, NodeId, PartitionId};
 use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
 use crate::time::Instant;
-use crate::topology::{Liveness, Stage, Topology};
+use crate::topology::{Liveness, Stage};
 
 /// How the controller behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub struct ControllerConfig {
     pub proposal_timeout: Duration,
     /// How long the controller waits after a proposal that was not written, default 100 ms.
     pub proposal_pause: Duration,
+    /// How long a replica's move waits for a target that is dead, or for a leader, before it is rolled
+    /// back, default 5 s. Longer than a restart that should not undo a copy, shorter than anybody wants
+    /// to look at a move that goes nowhere.
+    pub move_patience: Duration,
     /// How much may go on at once.
     pub limits: Limits,
 }
@@ -39,6 +43,7 @@ impl Default for ControllerConfig {
             rebalance_delay: Duration::from_secs(5),
             proposal_timeout: Duration::from_secs(2),
             proposal_pause: Duration::from_millis(100),
+            move_patience: Duration::from_secs(5),
             limits: Limits::default(),
         }
     }
@@ -57,14 +62,17 @@ pub struct Controller {
     state: ControlState,
     detector: Detector,
     unrecorded: BTreeMap<NodeId, LivenessChange>,
-    caught_up: BTreeMap<(PartitionId, ReplicaUid), CaughtUp>,
+    reports: Reports,
+    stranded: Stranded,
     membership: BTreeMap<NodeId, (Incarnation, Liveness, Stage)>,
     membership_since: Instant,
     proposal: Option<Proposal>,
     token_last: u64,
-    /// What time alone had brought about at the last look: who is gone, and whether membership is
-    /// settled.
-    passed: (BTreeSet<NodeId>, bool),
+    /// What time alone had brought about at the last look: who is gone, whether membership is settled,
+    /// which moves have waited for too long.
+    passed: (BTreeSet<NodeId>, bool, BTreeSet<PartitionId>),
+    /// When that look was.
+    looked_at: Instant,
     dirty: bool,
     actions: VecDeque<Action>,
 }
@@ -91,21 +99,6 @@ pub enum Action {
     },
 }
 
-/// A replica has everything its leader has: sent by the replica's node to the controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaughtUp {
-    /// The replica's node.
-    pub node: NodeId,
-    /// Under which incarnation it caught up.
-    pub incarnation: Incarnation,
-    /// Which partition.
-    pub partition: PartitionId,
-    /// Which placement of it.
-    pub uid: ReplicaUid,
-    /// Under whose lead.
-    pub epoch: Epoch,
-}
-
 #[derive(Debug)]
 struct Proposal {
     token: u64,
@@ -123,12 +116,14 @@ impl Controller {
             state: ControlState::default(),
             detector,
             unrecorded: BTreeMap::new(),
-            caught_up: BTreeMap::new(),
+            reports: Reports::default(),
+            stranded: Stranded::default(),
             membership: BTreeMap::new(),
             membership_since: now,
             proposal: None,
             token_last: 0,
-            passed: (BTreeSet::new(), false),
+            passed: (BTreeSet::new(), false, BTreeSet::new()),
+            looked_at: now,
             dirty: true,
             actions: VecDeque::new(),
         };
@@ -148,6 +143,7 @@ impl Controller {
         }
         self.watch_members(now);
         self.forget_old_facts();
+        self.stranded.handle_state(now, &self.state.topology);
         self.dirty = true;
         self.step(now);
     }
@@ -182,14 +178,10 @@ impl Controller {
         self.step(now);
     }
 
-    /// A node says that its replica has everything its leader has. It says so again until the record
-    /// shows it, so a report that does not fit this controller's state is dropped.
-    pub fn handle_caught_up(&mut self, now: Instant, report: CaughtUp) {
-        if still_waits(&self.state.topology, &report) {
-            let key = (report.partition, report.uid);
-            self.dirty |= self.caught_up.get(&key) != Some(&report);
-            self.caught_up.insert(key, report);
-        }
+    /// A node says something of a replica of its. It says so again until the record shows it, so a
+    /// report that does not fit this controller's state is dropped.
+    pub fn handle_report(&mut self, now: Instant, report: Report) {
+        self.dirty |= self.reports.hear(now, &self.state.topology, report);
         self.step(now);
     }
 
@@ -216,11 +208,12 @@ impl Controller {
             self.dirty = true;
         }
         // Time alone can settle membership, or make a dead node gone; nothing else is worth a round.
-        let passed = (self.detector.gone(now), self.is_settled(now));
-        if passed != self.passed {
-            self.passed = passed;
-            self.dirty = true;
-        }
+        let given_up = self.stranded.given_up(now, self.config.move_patience);
+        let passed = (self.detector.gone(now), self.is_settled(now), given_up);
+        self.dirty |= self.reports.handle_timeout(self.looked_at, now);
+        self.dirty |= passed != self.passed;
+        self.passed = passed;
+        self.looked_at = now;
         self.step(now);
     }
 
@@ -235,7 +228,9 @@ impl Controller {
         let settled = self.membership_since + self.config.rebalance_delay;
         let settling = (settled > now).then_some(settled);
         let proposal = self.proposal.as_ref().map(|proposal| proposal.expires);
-        [self.detector.poll_timeout(), settling, proposal].into_iter().flatten().min()
+        let pause = self.reports.poll_timeout(now);
+        let stranded = self.stranded.poll_timeout(now, self.config.move_patience);
+        [self.detector.poll_timeout(), settling, proposal, pause, stranded].into_iter().flatten().min()
     }
 
     /// What the detector holds against a node: used by status pages.
@@ -260,7 +255,7 @@ impl Controller {
 
     fn forget_old_facts(&mut self) {
         let topology = &self.state.topology;
-        self.caught_up.retain(|_, report| still_waits(topology, report));
+        self.reports.retain(topology);
         self.unrecorded.retain(|id, change| {
             topology.node(id).is_some_and(|node| {
                 node.incarnation == change.incarnation && node.liveness != change.liveness
@@ -270,14 +265,6 @@ impl Controller {
 
     fn is_settled(&self, now: Instant) -> bool {
         now.since(self.membership_since) >= self.config.rebalance_delay
-    }
-
-    fn replicas_caught_up(&self) -> BTreeMap<PartitionId, BTreeSet<ReplicaUid>> {
-        let mut replicas: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for (partition, uid) in self.caught_up.keys() {
-            replicas.entry(*partition).or_default().insert(*uid);
-        }
-        replicas
     }
 
     /// Collects what the detector reports, and proposes when there is something to propose.
@@ -317,12 +304,14 @@ impl Controller {
     }
 
     fn propose(&mut self, now: Instant) {
-        let facts = Facts {
+        let mut facts = Facts {
             liveness: self.unrecorded.values().cloned().collect(),
             gone: self.detector.gone(now),
-            caught_up: self.replicas_caught_up(),
             settled: self.is_settled(now),
+            stranded: self.stranded.given_up(now, self.config.move_patience),
+            ..Facts::default()
         };
+        self.reports.fill(now, &mut facts);
         let commands = reconcile(&self.state, &facts, self.config.limits);
         if commands.is_empty() {
             return;
@@ -332,17 +321,4 @@ impl Controller {
         self.proposal = Some(Proposal { token, expires: now + self.config.proposal_timeout });
         self.actions.push_back(Action::Propose { token, commands });
     }
-}
-
-/// Whether the record still waits for what `report` says, in the epoch and from the incarnation that
-/// say it: progress made under another leader, or before a restart, counts for nothing (rule S2).
-fn still_waits(topology: &Topology, report: &CaughtUp) -> bool {
-    let Some(record) = topology.partition(report.partition) else { return false };
-    let Some(node) = topology.node(&report.node) else { return false };
-    let placed = record.replica(&report.node).is_some_and(|replica| replica.uid == report.uid);
-    placed
-        && record.epoch == report.epoch
-        && node.incarnation == report.incarnation
-        && node.is_live()
-        && !record.is_electable(&report.node)
 }

@@ -110,21 +110,27 @@ impl ControlState {
     /// A partition nobody has written to: all its copies are equal, so all are in sync.
     fn first_record(&mut self, id: PartitionId, nodes: Vec<NodeId>) -> Partition {
         let copies = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        Partition {
+        let mut record = Partition {
             id,
             version: PartitionVersion(1),
             epoch: Epoch(u64::from(copies > 0)),
             origin: Origin::First,
             leader: nodes.first().cloned(),
             in_sync: nodes.iter().cloned().collect(),
-            replicas: nodes.into_iter().map(|node| Replica { node, uid: self.next_uid(), lapses: 0 }).collect(),
+            replicas: nodes
+                .into_iter()
+                .map(|node| Replica { node, uid: self.next_uid(), lapses: 0 })
+                .collect(),
             tainted: BTreeSet::new(),
             min_in_sync: majority(copies.max(1)),
             transfer: None,
             movement: None,
             unclean: None,
             overrun: None,
-        }
+            history: Vec::new(),
+        };
+        record.note_epoch();
+        record
     }
 }
 

@@ -10,6 +10,7 @@ mod command;
 mod controller;
 mod form;
 mod reconcile;
+mod reports;
 mod state;
 mod voters;
 
@@ -17,9 +18,9 @@ pub use self::check::InvalidState;
 pub use self::command::{
     Applied, Command, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected,
 };
-pub use self::controller::{Action, CaughtUp, Controller, ControllerConfig};
+pub use self::controller::{Action, Controller, ControllerConfig};
 pub use self::form::{FirstTable, MemberIndex};
-pub use self::reconcile::{Facts, Limits, reconcile};
+pub use self::reconcile::{Declined, Facts, Limits, reconcile};
 pub use self::state::ControlState;
 pub use self::voters::{VoterSet, VoterStep, next_voter_step, voters_wanted};
 

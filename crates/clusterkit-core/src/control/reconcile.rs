@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 
 use super::command::{Command, InSyncProposal, LivenessChange};
 use super::state::ControlState;
-use crate::id::{NodeId, PartitionId, ReplicaUid};
+use crate::handoff;
+use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 use crate::limits::COMMANDS_PER_ROUND_MAX;
 use crate::placement::{Budget, MoveReason, PlacementNode, PlacementRow, PlannedMove, Standing, repair};
-use crate::topology::{Liveness, Move, Node, Partition, Stage};
+use crate::topology::{Liveness, Move, Node, Overrun, Partition, Stage};
 
 /// What the controller knows beyond the replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +25,60 @@ pub struct Facts {
     pub caught_up: BTreeMap<PartitionId, BTreeSet<ReplicaUid>>,
     /// Whether membership has been quiet for long enough to move replicas for balance alone.
     pub settled: bool,
+    /// Partitions whose leader takes writes, each with the epoch.
+    pub activated: BTreeMap<PartitionId, Epoch>,
+    /// Partitions whose leader takes no more writes, since it is to hand over, each with its epoch and
+    /// the record that it saw.
+    pub sealed: BTreeMap<PartitionId, (Epoch, PartitionVersion)>,
+    /// Stages that cannot be done where they are to be done.
+    pub declined: Vec<Declined>,
+    /// Replicas that declined lately to come where they were to come.
+    pub targets_avoided: BTreeSet<(PartitionId, NodeId)>,
+    /// Replicas that declined lately to lead.
+    pub leaders_avoided: BTreeSet<(PartitionId, NodeId)>,
+    /// Partitions whose leader declined lately to hand over.
+    pub handovers_avoided: BTreeSet<PartitionId>,
+    /// Moves that wait for a dead target, or for a leader, for too long.
+    pub stranded: BTreeSet<PartitionId>,
+    /// Stages that are late, and `None` where none is any more.
+    pub overruns: BTreeMap<PartitionId, Option<Overrun>>,
+}
+
+impl Facts {
+    /// What is known of a cluster in which every hook of every living node is done at once: for
+    /// rehearsals.
+    #[must_use]
+    pub fn all_done(state: &ControlState) -> Self {
+        let topology = &state.topology;
+        let records = || topology.partitions.iter();
+        let ready = |record: &Partition| -> BTreeSet<_> {
+            let live = record.replicas.iter().filter(|replica| topology.is_live(&replica.node));
+            live.map(|replica| replica.uid).collect()
+        };
+        let led = || records().filter(|record| record.leader.is_some());
+        let handing_over = led().filter(|record| record.transfer.is_some());
+        Self {
+            caught_up: led().map(|record| (record.id, ready(record))).collect(),
+            activated: led().map(|record| (record.id, record.epoch)).collect(),
+            sealed: handing_over.map(|record| (record.id, (record.epoch, record.version))).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A stage that a node cannot do, or not in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declined {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Which node.
+    pub node: NodeId,
+    /// Which stage.
+    pub stage: handoff::Stage,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The record it is about.
+    pub version: PartitionVersion,
 }
 
 /// How much may go on at once.
@@ -50,12 +105,15 @@ pub fn reconcile(state: &ControlState, facts: &Facts, limits: Limits) -> Vec<Com
     }
     let mut round = Round { state: state.clone(), commands: Vec::new(), facts, limits };
     round.record_liveness();
+    round.roll_back();
     round.elect_leaders();
     round.extend_in_sync();
+    round.hand_over();
     round.advance_moves();
     round.cancel_dead_transfers();
     round.plan_moves();
     round.let_drained_leave();
+    round.name_overruns();
     round.commands
 }
 
@@ -99,7 +157,7 @@ impl Round<'_> {
     /// drains.
     fn best_candidate(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Option<NodeId> {
         let nodes = &self.state.topology;
-        let electable = record.in_sync.iter().filter(|node| record.is_electable(node) && nodes.is_live(node));
+        let electable = record.in_sync.iter().filter(|node| self.can_lead(record, node));
         let cost = |node: &&NodeId| {
             let leaving = nodes.node(node).is_some_and(|node| node.stage == Stage::Leaving);
             (
@@ -163,6 +221,58 @@ impl Round<'_> {
         })
     }
 
+    /// Rule M4: the leader stopped, and its target has everything.
+    fn hand_over(&mut self) {
+        for (partition, (epoch, version)) in &self.facts.sealed {
+            let Some(from) =
+                self.state.topology.partition(*partition).and_then(|record| record.leader.clone())
+            else {
+                continue;
+            };
+            let (partition, epoch, version) = (*partition, *epoch, *version);
+            self.want(Command::Handoff { partition, version, epoch, from, log_end: 0 });
+        }
+    }
+
+    /// What cannot be done where it is to be done is undone: the replica does not come, the leader
+    /// goes on, or gives up.
+    fn roll_back(&mut self) {
+        for declined in &self.facts.declined {
+            let Some(record) = self.state.topology.partition(declined.partition) else { continue };
+            let (partition, version) = (declined.partition, record.version);
+            match declined.stage {
+                handoff::Stage::Prepare | handoff::Stage::CatchUp => {
+                    self.want(Command::AbortMove { partition, version });
+                }
+                handoff::Stage::Seal if version == declined.version => {
+                    self.want(Command::CancelTransfer { partition, version });
+                }
+                handoff::Stage::Activate => {
+                    let (epoch, node) = (declined.epoch, declined.node.clone());
+                    self.want(Command::Resign { partition, version, epoch, node });
+                }
+                handoff::Stage::Seal | handoff::Stage::Release => {}
+            }
+        }
+    }
+
+    /// What is late is named in the record, so that every node can show it; a node that is not there
+    /// any more is late with nothing.
+    fn name_overruns(&mut self) {
+        let named = |record: &Partition| {
+            record.overrun.as_ref().is_some_and(|overrun| !self.state.topology.is_live(&overrun.node))
+        };
+        let orphaned: Vec<_> =
+            self.partitions(named).into_iter().map(|partition| (partition, None)).collect();
+        for (partition, overrun) in orphaned.into_iter().chain(self.facts.overruns.clone()) {
+            let Some(record) = self.state.topology.partition(partition) else { continue };
+            let version = record.version;
+            if record.overrun != overrun {
+                self.want(Command::NameOverrun { partition, version, overrun });
+            }
+        }
+    }
+
     fn advance_moves(&mut self) {
         for partition in self.partitions(|record| record.movement.is_some()) {
             let record = self.record(partition);
@@ -176,26 +286,33 @@ impl Round<'_> {
         let movement = record.movement.as_ref()?;
         let (partition, version) = (record.id, record.version);
         if !record.in_sync.contains(&movement.target) {
-            let hopeless = self.is_hopeless(&movement.target);
+            let hopeless = self.facts.stranded.contains(&partition) || self.is_hopeless(&movement.target);
             return hopeless.then_some(Command::AbortMove { partition, version });
         }
         record.leader.as_ref()?;
         if record.leader != movement.source {
-            return Some(Command::FinishMove { partition, version });
+            // The source stays until whoever leads now serves: nothing is dropped before it is replaced.
+            let serves = self.facts.activated.get(&partition) == Some(&record.epoch);
+            return serves.then_some(Command::FinishMove { partition, version });
         }
         let target = self.successor(record, &movement.target)?;
-        let idle = record.transfer.is_none();
+        let idle = record.transfer.is_none() && !self.facts.handovers_avoided.contains(&partition);
         idle.then_some(Command::BeginTransfer { partition, version, target })
     }
 
     /// Who takes over from the leader that a move drops: the move's target, or another follower
     /// when the target cannot.
     fn successor(&self, record: &Partition, target: &NodeId) -> Option<NodeId> {
-        let can = |node: &NodeId| record.is_electable(node) && self.state.topology.is_live(node);
-        if can(target) {
+        if self.can_lead(record, target) {
             return Some(target.clone());
         }
-        record.followers().find(|node| can(node)).cloned()
+        self.other_follower(record)
+    }
+
+    /// Whether `node` holds everything, lives, and did not lately refuse to lead.
+    fn can_lead(&self, record: &Partition, node: &NodeId) -> bool {
+        let avoided = self.facts.leaders_avoided.contains(&(record.id, node.clone()));
+        record.is_electable(node) && self.state.topology.is_live(node) && !avoided
     }
 
     /// Whether a move to `target` has nothing to wait for.
@@ -244,6 +361,7 @@ impl Round<'_> {
         let record = self.record(partition);
         let version = record.version;
         match (&planned.source, &planned.target) {
+            (_, Some(target)) if self.facts.targets_avoided.contains(&(partition, target.clone())) => {}
             (source, Some(target)) => {
                 let movement = Move { source: source.clone(), target: target.clone() };
                 self.want(Command::StartMove { partition, version, movement });
@@ -263,12 +381,15 @@ impl Round<'_> {
     }
 
     fn other_follower(&self, record: &Partition) -> Option<NodeId> {
-        let can = |node: &&NodeId| record.is_electable(node) && self.state.topology.is_live(node);
-        record.followers().find(can).cloned()
+        record.followers().find(|node| self.can_lead(record, node)).cloned()
     }
 
     fn transfer(&mut self, partition: PartitionId, target: NodeId) {
-        let version = self.record(partition).version;
+        let record = self.record(partition);
+        if self.facts.handovers_avoided.contains(&partition) || !self.can_lead(&record, &target) {
+            return;
+        }
+        let version = record.version;
         self.want(Command::BeginTransfer { partition, version, target });
     }
 

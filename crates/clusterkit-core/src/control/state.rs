@@ -61,6 +61,12 @@ impl ControlState {
             Command::Handoff { partition, version, epoch, from, .. } => {
                 self.handoff(*partition, *version, *epoch, from)
             }
+            Command::Resign { partition, version, epoch, node } => {
+                self.resign(*partition, *version, *epoch, node)
+            }
+            Command::NameOverrun { partition, version, overrun } => {
+                self.name_overrun(*partition, *version, overrun.as_ref())
+            }
             Command::DropReplica { partition, version, node } => {
                 self.drop_replica(*partition, *version, node)
             }

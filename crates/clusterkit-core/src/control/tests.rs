@@ -100,36 +100,17 @@ impl World {
 
     /// One round of the controller, then what living nodes do about it.
     fn round(&mut self) -> Vec<Command> {
-        let facts = Facts {
-            liveness: Vec::new(),
-            gone: self.gone.clone(),
-            caught_up: self.replicas_caught_up(),
-            settled: self.settled,
-        };
+        let facts = self.facts();
         let commands = reconcile(&self.state, &facts, Limits::default());
         for command in &commands {
             self.apply(command).unwrap_or_else(|refusal| panic!("{command:?}: {refusal}"));
         }
-        self.hand_off();
         commands
     }
 
-    fn replicas_caught_up(&self) -> BTreeMap<PartitionId, BTreeSet<crate::id::ReplicaUid>> {
-        let topology = &self.state.topology;
-        let ready = |record: &Partition| {
-            let live = record.replicas.iter().filter(|replica| topology.is_live(&replica.node));
-            live.map(|replica| replica.uid).collect()
-        };
-        topology.partitions.iter().map(|record| (record.id, ready(record))).collect()
-    }
-
-    fn hand_off(&mut self) {
-        for record in self.state.topology.partitions.clone() {
-            let Some(from) = record.leader.clone().filter(|_| record.transfer.is_some()) else { continue };
-            let (partition, version, epoch) = (record.id, record.version, record.epoch);
-            // Refused when the target died meanwhile; the controller cancels it.
-            drop(self.apply(&Command::Handoff { partition, version, epoch, from, log_end: 0 }));
-        }
+    /// Every hook of every living node is done at once.
+    fn facts(&self) -> Facts {
+        Facts { gone: self.gone.clone(), settled: self.settled, ..Facts::all_done(&self.state) }
     }
 
     /// Rounds until nothing is wanted any more. Returns all commands.

@@ -226,6 +226,13 @@ impl Stages {
         let facts = self.replicas.iter().flat_map(|(partition, standing)| {
             self.facts(*partition, standing).into_iter().map(|fact| (*partition, fact))
         });
+        // What was late and is released leaves nothing behind that could say so.
+        let named = |record: &&Partition| {
+            let mine = record.overrun.as_ref().is_some_and(|overrun| overrun.node == self.me);
+            mine && !self.replicas.contains_key(&record.id)
+        };
+        let records = self.topology.partitions.iter().map(AsRef::as_ref).filter(named);
+        let facts = facts.chain(records.map(|record| (record.id, Fact::OnTime)));
         facts.map(|(partition, fact)| Report {
             node: self.me.clone(),
             incarnation: self.incarnation,

@@ -47,6 +47,7 @@ impl World {
             movement: None,
             unclean: None,
             overrun: None,
+            history: Vec::new(),
         };
         let cluster =
             Cluster { id: ClusterId(1), name: String::from("test"), config: ClusterConfig::default() };
@@ -229,10 +230,7 @@ fn being_in_sync_once_says_nothing_of_the_next_time() {
     let mut world = World::learning();
     assert_eq!(world.done(3), NOTHING);
     assert_eq!(world.learn(in_sync), NOTHING);
-    assert_eq!(
-        world.learn(out_of_sync),
-        ["run#4 catch_up u2 e1 from b"]
-    );
+    assert_eq!(world.learn(out_of_sync), ["run#4 catch_up u2 e1 from b"]);
 }
 
 #[test]

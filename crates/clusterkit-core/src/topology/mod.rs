@@ -17,7 +17,9 @@ pub use self::delta::{Delta, DeltaError};
 pub use self::event::Event;
 pub use self::health::{Health, HealthReason, HealthState};
 pub use self::node::{Liveness, Node, NodeStatus, RaftRole, Stage};
-pub use self::partition::{InvalidPartition, Move, Origin, Overrun, Partition, PartitionHealth, Replica};
+pub use self::partition::{
+    EPOCHS_KEPT, EpochRecord, InvalidPartition, Move, Origin, Overrun, Partition, PartitionHealth, Replica,
+};
 use crate::hash::KeyHash;
 use crate::id::{ClusterId, Epoch, NodeId, PartitionId, RouteVersion, TopologyVersion};
 use crate::placement::Strategy;

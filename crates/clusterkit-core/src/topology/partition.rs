@@ -50,9 +50,34 @@ pub struct Partition {
     pub unclean: Option<Epoch>,
     /// The stage of a replica that is past its deadline, when one is.
     pub overrun: Option<Overrun>,
+    /// The newest epochs, oldest first, the current one last: at most [`EPOCHS_KEPT`].
+    pub history: Vec<EpochRecord>,
+}
+
+/// Epochs that a record remembers.
+pub const EPOCHS_KEPT: usize = 8;
+
+/// An epoch of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Who leads it, or led it.
+    pub leader: NodeId,
+    /// How it began.
+    pub origin: Origin,
 }
 
 impl Partition {
+    /// Notes the epoch that has just begun.
+    pub(crate) fn note_epoch(&mut self) {
+        let Some(leader) = self.leader.clone() else { return };
+        if self.history.len() == EPOCHS_KEPT {
+            self.history.remove(0);
+        }
+        self.history.push(EpochRecord { epoch: self.epoch, leader, origin: self.origin });
+    }
+
     /// The replica on `node`.
     #[must_use]
     pub fn replica(&self, node: &NodeId) -> Option<&Replica> {

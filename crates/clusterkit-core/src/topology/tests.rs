@@ -46,6 +46,7 @@ fn partition(number: u32, nodes: &[u64]) -> Arc<Partition> {
         movement: None,
         unclean: None,
         overrun: None,
+        history: Vec::new(),
         origin: Origin::First,
     })
 }

@@ -1,11 +1,9 @@
 //! A drain, rehearsed: the controller's own decisions on a copy of the state, with every replica
 //! catching up and every leader handing over at once.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use clusterkit_core::control::{Command, ControlState, Facts, Limits, Rejected, reconcile};
-use clusterkit_core::id::{NodeId, PartitionId, ReplicaUid};
-use clusterkit_core::topology::{Partition, Stage};
+use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::topology::Stage;
 
 use super::limits::DRAIN_ROUNDS_MAX;
 
@@ -37,9 +35,8 @@ pub(super) fn drain_plan(state: &ControlState, node: &NodeId) -> Result<DrainPla
     state.apply(&Command::Drain { node: node.clone() })?;
     let mut steps = Vec::new();
     for _ in 0..DRAIN_ROUNDS_MAX {
-        let facts = Facts { caught_up: catching_up(&state), ..Facts::default() };
-        let mut commands = reconcile(&state, &facts, Limits { moves_max: u32::MAX, transfers_max: u32::MAX });
-        commands.extend(handoffs(&state));
+        let limits = Limits { moves_max: u32::MAX, transfers_max: u32::MAX };
+        let commands = reconcile(&state, &Facts::all_done(&state), limits);
         if commands.is_empty() {
             break;
         }
@@ -52,29 +49,6 @@ pub(super) fn drain_plan(state: &ControlState, node: &NodeId) -> Result<DrainPla
     }
     let leaves = state.topology.node(node).is_none_or(|node| node.stage == Stage::Left);
     Ok(DrainPlan { steps, leaves })
-}
-
-/// Every copy that is placed under a leader and not in sync yet.
-fn catching_up(state: &ControlState) -> BTreeMap<PartitionId, BTreeSet<ReplicaUid>> {
-    let led = state.topology.partitions.iter().filter(|record| record.leader.is_some());
-    let waiting = led.map(|record| (record.id, waiting_replicas(record)));
-    waiting.filter(|(_, replicas)| !replicas.is_empty()).collect()
-}
-
-fn waiting_replicas(record: &Partition) -> BTreeSet<ReplicaUid> {
-    let waiting = record.replicas.iter().filter(|replica| !record.is_electable(&replica.node));
-    waiting.map(|replica| replica.uid).collect()
-}
-
-/// Every leader that is asked to hand over does.
-fn handoffs(state: &ControlState) -> Vec<Command> {
-    let handoff = |record: &std::sync::Arc<Partition>| {
-        record.transfer.as_ref()?;
-        let from = record.leader.clone()?;
-        let (partition, version, epoch) = (record.id, record.version, record.epoch);
-        Some(Command::Handoff { partition, version, epoch, from, log_end: 0 })
-    };
-    state.topology.partitions.iter().filter_map(handoff).collect()
 }
 
 /// What `command` means for `node`, if it means anything.
