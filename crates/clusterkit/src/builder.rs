@@ -1,24 +1,28 @@
 //! From settings to a running node.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::control::ControllerConfig;
 use clusterkit_core::hash::KeyHash;
-use clusterkit_core::id::NodeId;
+use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::limits::{
     CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX,
     TEXT_BYTES_MAX, WEIGHT_MAX,
 };
 use clusterkit_core::placement::Strategy;
-use clusterkit_core::topology::RaftRole;
+use clusterkit_core::topology::{Node, RaftRole};
 use clusterkit_storage::disk::{Disk, RealDisk};
 
 use crate::coordinator::raft::IoMode;
 use crate::error::{InvalidSettings, StartError};
 use crate::handle::ClusterKit;
+use crate::hooks::{
+    HookConfig, Installed, NoData, OnPartitionChange, PartitionHandler, SixHooks, StageResult,
+};
 use crate::net::{Clock, Net, SystemClock, TcpNet};
 
 /// The node address where none is given: this machine only, until the connections between nodes are
@@ -72,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) io: IoMode,
     pub(crate) software: String,
+    pub(crate) handler: Installed,
+    pub(crate) hooks: HookConfig,
 }
 
 impl Builder {
@@ -102,6 +108,8 @@ impl Builder {
                 disk: Arc::new(RealDisk),
                 io: IoMode::Thread,
                 software: env!("CARGO_PKG_VERSION").to_owned(),
+                handler: Installed::asked(NoData),
+                hooks: HookConfig::default(),
             },
         }
     }
@@ -227,6 +235,51 @@ impl Builder {
         self
     }
 
+    /// What keeps the data of this node's partitions: its hooks are awaited before ownership moves. See
+    /// [`hooks`](crate::hooks). Without one, everything is agreed to at once.
+    pub fn handler(mut self, handler: impl PartitionHandler) -> Self {
+        self.settings.handler = Installed::asked(handler);
+        self
+    }
+
+    /// One hook instead of a handler: called with the partition, whom to copy it from, and whom it goes
+    /// to. On the node that it goes to it is awaited, and the copy counts as made once it said `Ok`; on
+    /// the others it is for information.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), clusterkit::StartError> {
+    /// let ck = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080")
+    ///     .on_partition_change(|partition, copy_from, copy_to| async move {
+    ///         if let (Some(source), "node-1") = (copy_from, copy_to.id.as_str()) {
+    ///             println!("copying {partition} from {}", source.public_addr);
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn on_partition_change<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(PartitionId, Option<Arc<Node>>, Arc<Node>) -> R + Send + Sync + 'static,
+        R: Future<Output = StageResult> + Send + 'static,
+    {
+        self.settings.handler = Installed::told(OnPartitionChange::new(hook));
+        self
+    }
+
+    /// Six hooks instead of a handler, each of which may be left out.
+    pub fn six_hooks(mut self, hooks: SixHooks) -> Self {
+        self.settings.handler = Installed::told(hooks);
+        self
+    }
+
+    /// How long hooks may take, and how many copies are made at once.
+    pub fn hook_config(mut self, config: HookConfig) -> Self {
+        self.settings.hooks = config;
+        self
+    }
+
     /// Another clock, network or disk than the machine's: for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn environment(mut self, clock: Arc<dyn Clock>, net: Arc<dyn Net>, disk: Arc<dyn Disk>) -> Self {
@@ -298,6 +351,7 @@ impl Settings {
             return Err(InvalidSettings::TooMuchMetadata { entries: self.metadata.len() });
         }
         self.controller.detector.check().map_err(InvalidSettings::Detector)?;
+        self.hooks.check().map_err(InvalidSettings::Hooks)?;
         if self.expect.is_some_and(|expect| expect > 1) && self.seeds.is_empty() {
             return Err(InvalidSettings::ExpectWithoutSeeds);
         }

@@ -97,6 +97,9 @@ pub enum InvalidSettings {
     /// The failure detector's timeouts do not fit each other.
     #[error("the failure detector's timeouts do not fit each other: {0}")]
     Detector(clusterkit_core::member::InvalidConfig),
+    /// The times or bounds of the hooks cannot be meant.
+    #[error("the times of the hooks cannot be meant: {0}")]
+    Hooks(clusterkit_core::handoff::InvalidConfig),
     /// Several nodes are expected and none of them is named.
     #[error("expecting several nodes needs seeds: name at least one of them")]
     ExpectWithoutSeeds,

@@ -1,12 +1,13 @@
 //! The handle of a running node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::control::Applied;
-use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, StoreId};
+use clusterkit_core::control::{Applied, InSyncProposal, Rejected};
+use clusterkit_core::handoff::StageStatus;
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use clusterkit_core::topology::{ClusterConfig, Health, Node, Partition, Topology};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
@@ -15,6 +16,7 @@ use crate::builder::Builder;
 use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
 use crate::error::{ChangeError, StartError};
 use crate::events::{ClusterEvent, EventId, Events};
+use crate::lease::{Lease, LeaseLost};
 use crate::node::{Phase, Shared, Wish};
 use crate::status::{ControlPlaneStatus, Stats, Status};
 
@@ -118,8 +120,19 @@ impl ClusterKit {
             Ok(Err(_)) => return Err(ChangeError::Stopped),
             Err(_) => return Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
         }
+        self.released().await;
         self.stop().await;
         Ok(())
+    }
+
+    /// Waits until this node's `release` hooks are done, as far as that goes in time: what is not is
+    /// called again when the node starts next.
+    async fn released(&self) {
+        let mut stages = self.shared.stages.subscribe();
+        let done = stages.wait_for(|view| view.is_released);
+        if tokio::time::timeout(LEAVE_TIMEOUT, done).await.is_err() {
+            tracing::warn!(target: "clusterkit::hooks", "leaving although not everything is released");
+        }
     }
 }
 
@@ -209,11 +222,72 @@ impl ClusterKit {
         let epoch = record.epoch;
         match record.leader.as_ref().and_then(|leader| topology.nodes.get(leader)) {
             None => Route::NoLeader { partition },
-            Some(leader) if leader.id == self.shared.node && self.is_ready() => {
-                Route::Local { partition, epoch }
-            }
+            Some(leader) if leader.id == self.shared.node => match self.shared.leases.lead(partition) {
+                Ok(lease) => Route::Local(lease),
+                Err(_) => Route::Settling { partition, epoch },
+            },
             Some(leader) => Route::Remote { partition, epoch, leader: Arc::clone(leader) },
         }
+    }
+
+    /// [`route_partition`](Self::route_partition), once it says where to go: waits while leadership
+    /// passes from one node to another, up to `patience`, and then gives what there is. So a client's
+    /// request waits through a planned change instead of failing.
+    pub async fn route_settled(&self, partition: PartitionId, patience: Duration) -> Route {
+        let mut leases = self.shared.leases_changed.subscribe();
+        let mut topology = self.shared.topology.subscribe();
+        let settled = async {
+            loop {
+                let route = self.route_partition(partition);
+                if route.is_settled() {
+                    return route;
+                }
+                let gone = tokio::select! {
+                    changed = leases.changed() => changed.is_err(),
+                    changed = topology.changed() => changed.is_err(),
+                };
+                if gone {
+                    return route;
+                }
+            }
+        };
+        match tokio::time::timeout(patience, settled).await {
+            Ok(route) => route,
+            Err(_) => self.route_partition(partition),
+        }
+    }
+
+    /// The lease under which this node writes `partition`.
+    ///
+    /// # Errors
+    ///
+    /// Why this node may not write it now.
+    pub fn lead(&self, partition: PartitionId) -> Result<Lease, LeaseLost> {
+        self.shared.leases.lead(partition)
+    }
+
+    /// Waits until this node has adopted `version` of the record of `partition`: every permit that it
+    /// issues from then on names the holders of that version, and none that does not is out. Whoever
+    /// serves a copy to another node waits for the version that the copy is for.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAdopted`] when that takes longer than `patience`: this node lags behind, or a permit is
+    /// held for long.
+    pub async fn adopted(
+        &self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        patience: Duration,
+    ) -> Result<(), NotAdopted> {
+        let adopted = self.shared.adopted(partition, version);
+        tokio::time::timeout(patience, adopted).await.map_err(|_| NotAdopted { partition, version })
+    }
+
+    /// The stages of this node's replicas that are under way, by partition.
+    #[must_use]
+    pub fn stages(&self) -> Vec<StageStatus> {
+        self.shared.stages.borrow().statuses.clone()
     }
 
     /// The record of `partition`.
@@ -374,6 +448,59 @@ impl ClusterKit {
         self.shared.change(Wish::SetReplicationFactor { replication_factor: copies }).await
     }
 
+    /// Changes the in-sync set of a partition that this node leads: members that fell behind go,
+    /// members that have everything come, each under the incarnation that caught up. A compare-and-set
+    /// on the record's `version`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`]. A refusal moves the record's version, so that a late copy of the proposal
+    /// cannot win.
+    pub async fn propose_in_sync(
+        &self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        in_sync: BTreeSet<NodeId>,
+        added: BTreeMap<NodeId, Incarnation>,
+    ) -> Result<Applied, ChangeError> {
+        let epoch = self.partition_info(partition).map(|record| record.epoch).unwrap_or_default();
+        let (leader, leader_incarnation) = (self.node_id().clone(), self.incarnation());
+        let proposal =
+            InSyncProposal { partition, version, epoch, leader, leader_incarnation, in_sync, added };
+        self.shared.change(Wish::SetInSync(proposal)).await
+    }
+
+    /// Passes the leadership of a partition to the target of its transfer, which has everything up to
+    /// `log_end`. The node does so by itself once `seal` said `Ok`; this is for those who keep their
+    /// own order. A compare-and-set on the record's `version`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`].
+    pub async fn handoff(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+        version: PartitionVersion,
+        log_end: u64,
+    ) -> Result<Applied, ChangeError> {
+        let from = self.node_id().clone();
+        self.shared.change(Wish::Handoff { partition, version, epoch, from, log_end }).await
+    }
+
+    /// Says that this node leads `partition` and cannot get on: another replica is elected. Its lease
+    /// ends with the new epoch.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChangeError`]; also when this node does not lead it any more.
+    pub async fn report_stalled(&self, partition: PartitionId) -> Result<Applied, ChangeError> {
+        let unknown = || ChangeError::Rejected(Rejected::UnknownPartition { partition });
+        let record = self.partition_info(partition).ok_or_else(unknown)?;
+        let (version, epoch, node) = (record.version, record.epoch, self.node_id().clone());
+        self.shared.change(Wish::Resign { partition, version, epoch, node }).await
+    }
+
     /// What the rest of this crate reads for pages and metrics.
     #[cfg(feature = "http")]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -382,16 +509,11 @@ impl ClusterKit {
 }
 
 /// Where requests for a key go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Route {
-    /// This node leads it, under `epoch`.
-    Local {
-        /// The partition.
-        partition: PartitionId,
-        /// The fencing token.
-        epoch: Epoch,
-    },
+    /// This node leads it, and may write under this lease.
+    Local(Lease),
     /// Another node leads it.
     Remote {
         /// The partition.
@@ -406,8 +528,34 @@ pub enum Route {
         /// The partition.
         partition: PartitionId,
     },
+    /// This node leads it by the topology, and takes no writes just now: it begins to lead, hands over,
+    /// or is out of touch with its cluster. [`ClusterKit::route_settled`] waits for what comes of it.
+    Settling {
+        /// The partition.
+        partition: PartitionId,
+        /// The fencing token.
+        epoch: Epoch,
+    },
     /// The cluster has not formed, or has no such partition.
     NotFormed,
+}
+
+impl Route {
+    /// Whether it says where to go.
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Local(_) | Self::Remote { .. })
+    }
+}
+
+/// This node does not know of a record's version, and did not learn of it in time. Nothing changed; try
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{partition} is not at version {version} here yet")]
+pub struct NotAdopted {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The version that was waited for.
+    pub version: PartitionVersion,
 }
 
 /// Follows the topology. A slow follower sees the newest version and misses those between; the

@@ -10,6 +10,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`hooks`] | user code decides: what is awaited before ownership moves |
 //! | [`net`] | everything that touches time and network, behind two traits |
 
 mod builder;
@@ -19,8 +20,10 @@ mod events;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod handle;
+pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
+mod lease;
 pub mod net;
 mod node;
 mod status;
@@ -44,7 +47,8 @@ pub use self::builder::{
 };
 pub use self::error::{ChangeError, DataDirError, InvalidSettings, JoinRefusal, StartError};
 pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
-pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, Route, TopologyWatch};
+pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, NotAdopted, Route, TopologyWatch};
+pub use self::lease::{Lease, LeaseLost, Permit};
 pub use self::status::{ControlPlaneStatus, NodeShare, Stats, Status};
 pub use self::stop_check::{StopCheck, StopReason};
 

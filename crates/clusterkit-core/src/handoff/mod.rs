@@ -179,6 +179,12 @@ impl Stages {
         }
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether every epoch that this node led is sealed.
     #[must_use]
     pub fn is_sealed(&self) -> bool {

@@ -40,7 +40,7 @@ fn node(name: &str, liveness: Liveness) -> Node {
 }
 
 fn partition(number: u32, nodes: &[&str]) -> Partition {
-    let replica = |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10) };
+    let replica = |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10), lapses: 0 };
     Partition {
         id: PartitionId(number),
         version: PartitionVersion(5),
@@ -53,6 +53,9 @@ fn partition(number: u32, nodes: &[&str]) -> Partition {
         transfer: None,
         movement: None,
         unclean: None,
+        overrun: None,
+        history: Vec::new(),
+        origin: clusterkit_core::topology::Origin::First,
     }
 }
 

@@ -71,6 +71,8 @@ fn step(state: &ControlState, command: &Command, node: &NodeId) -> Option<Step> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use clusterkit_core::control::Registration;
     use clusterkit_core::id::{BootId, ClusterId, StoreId};
     use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};

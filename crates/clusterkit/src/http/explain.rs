@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn record(leader: Option<&str>, in_sync: &[&str]) -> Partition {
-        let replica = |(uid, name)| Replica { node: id(name), uid: ReplicaUid(uid) };
+        let replica = |(uid, name)| Replica { node: id(name), uid: ReplicaUid(uid), lapses: 0 };
         Partition {
             id: PartitionId(0),
             version: PartitionVersion(1),
@@ -150,6 +150,9 @@ mod tests {
             transfer: None,
             movement: None,
             unclean: None,
+            overrun: None,
+            history: Vec::new(),
+            origin: clusterkit_core::topology::Origin::First,
         }
     }
 

@@ -1,18 +1,23 @@
-//! What every member does for the cluster: it says that it lives, and carries out what the topology
-//! asks of it.
+//! What every member does for the cluster: it says that it lives, carries out what the topology asks of
+//! it, and says how far it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::control::CaughtUp;
-use clusterkit_core::topology::{Partition, Topology};
+use clusterkit_core::handoff::Report;
+use clusterkit_core::id::TopologyVersion;
+use clusterkit_core::time::Instant;
+use clusterkit_core::topology::Topology;
 use clusterkit_wire::hello::Class;
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::controller::ControllerInput;
-use super::message::{self, Handoff, Heartbeat, HeartbeatAnswer, kind};
+use super::message::{self, Heartbeat, HeartbeatAnswer, Standing, kind};
 use super::shared::Shared;
+use super::stages::{StageInput, StageRunner};
 
 /// Reports of one message.
 pub(super) const REPORTS_MAX: usize = 512;
@@ -21,22 +26,146 @@ pub(super) const REPORTS_MAX: usize = 512;
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon it says so again.
 const GOODBYE_REPEAT: Duration = Duration::from_millis(50);
+/// Answers about support that wait for the topology to catch up.
+const SUPPORT_PENDING_MAX: usize = 16;
+/// Inputs taken before reports are sent.
+const INPUTS_PER_STEP: usize = 128;
 
-/// Runs until the node stops. Everything it sends is a fact that it sends again while it is true.
-pub(super) async fn run(shared: Arc<Shared>) {
-    let mut topology = shared.topology.subscribe();
-    let mut beat = tokio::time::interval(shared.settings.controller.detector.heartbeat);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = beat.tick() => say_alive(&shared),
-            changed = topology.changed() => if changed.is_err() { return },
-            () = shared.asked_to_stop.cancelled() => return,
-            () = shared.stop.cancelled() => return,
+/// Runs until the node stops.
+pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inbox: mpsc::Receiver<StageInput>) {
+    let stop = shared.stop.clone();
+    let mut agent = Agent { shared, runner, sent: Vec::new(), pending: BTreeMap::new() };
+    tokio::select! {
+        () = agent.run(inbox) => {}
+        () = stop.cancelled() => {}
+    }
+    agent.shared.leases.support().end();
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    runner: StageRunner,
+    /// The reports sent last.
+    sent: Vec<Report>,
+    /// Support that counts once the topology is as new as the answer that gave it.
+    pending: BTreeMap<TopologyVersion, Instant>,
+}
+
+impl Agent {
+    async fn run(&mut self, mut inbox: mpsc::Receiver<StageInput>) {
+        let clock = Arc::clone(&self.shared.settings.clock);
+        let mut topology = self.shared.topology.subscribe();
+        topology.mark_changed();
+        let mut beat = tokio::time::interval(self.shared.settings.controller.detector.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inputs = Vec::with_capacity(INPUTS_PER_STEP);
+        loop {
+            let due = self.runner.stages().poll_timeout();
+            let timeout = async {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = topology.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let newer = Arc::clone(&topology.borrow_and_update());
+                    self.adopt(newer);
+                }
+                count = inbox.recv_many(&mut inputs, INPUTS_PER_STEP) => {
+                    if count == 0 || inputs.drain(..).any(|input| !self.take(input)) {
+                        return;
+                    }
+                }
+                _ = beat.tick() => self.beat(),
+                () = timeout => self.runner.handle_timeout(),
+            }
+            self.report();
         }
-        let current = Arc::clone(&topology.borrow_and_update());
-        report_caught_up(&shared, &current);
-        hand_off(&shared, &current);
+    }
+
+    fn adopt(&mut self, topology: Arc<Topology>) {
+        let version = topology.version;
+        self.runner.handle_topology(topology);
+        // Only now: every lease that this version ends is ended.
+        let later = self.pending.split_off(&TopologyVersion(version.0 + 1));
+        let counts = std::mem::replace(&mut self.pending, later);
+        if let Some(until) = counts.into_values().max() {
+            self.extend(until);
+        }
+    }
+
+    /// Takes an input; `false` when the node cannot go on.
+    fn take(&mut self, input: StageInput) -> bool {
+        if let StageInput::Support { until, version } = input {
+            self.note_support(until, version);
+            return true;
+        }
+        match self.runner.handle(input) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(target: "clusterkit::storage", %error, "the list of replicas cannot be written");
+                self.shared
+                    .unwanted
+                    .send_replace(Some("the list of replicas cannot be written; the log says why"));
+                false
+            }
+        }
+    }
+
+    fn note_support(&mut self, until: Instant, version: TopologyVersion) {
+        if version <= self.shared.adopted.borrow().version {
+            self.extend(until);
+            return;
+        }
+        let known = self.pending.entry(version).or_insert(until);
+        *known = until.max(*known);
+        if self.pending.len() > SUPPORT_PENDING_MAX {
+            self.pending.pop_last();
+        }
+    }
+
+    fn extend(&self, until: Instant) {
+        let support = self.shared.leases.support();
+        let lapsed = support.check(self.shared.now()).is_err();
+        support.extend(until);
+        if lapsed {
+            self.shared.leases_changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Says that the node lives, and everything that the controller has not shown to have heard.
+    fn beat(&mut self) {
+        self.sent.clear();
+        if self.runner.is_sealed_for_good() {
+            return;
+        }
+        self.support_myself();
+        say_alive(&self.shared);
+    }
+
+    /// The controller is supported by the majority that answered it.
+    fn support_myself(&mut self) {
+        let Some(raft) = self.shared.raft.get() else { return };
+        let now = self.shared.now();
+        if let Some(support) = self.shared.support_given() {
+            self.note_support(now + support, raft.view().state.topology.version);
+        }
+    }
+
+    fn report(&mut self) {
+        let reports: Vec<_> = self.runner.stages().reports().take(REPORTS_MAX).collect();
+        if reports == self.sent {
+            return;
+        }
+        self.sent.clone_from(&reports);
+        if !reports.is_empty() {
+            tell_controller(&self.shared, kind::REPORTS, &reports, ControllerInput::Reports(reports.clone()));
+        }
     }
 }
 
@@ -50,16 +179,33 @@ fn say_alive(shared: &Arc<Shared>) {
     let body = message::encode(&heartbeat(shared));
     let timeout = shared.settings.controller.detector.dead_after;
     let shared = Arc::clone(shared);
+    let sent = shared.now();
     shared.clone().tracker.spawn(async move {
         let answer = shared.transport().call(&target, Class::Control, kind::HEARTBEAT, body, timeout).await;
         let answer: Option<HeartbeatAnswer> = answer.ok().and_then(|body| message::decode(&body).ok());
         if let Some(answer) = answer.filter(|answer| answer.in_charge) {
             shared.note_controller_backed();
             shared.note_standing(answer.standing);
+            if let Some(support) = answer.support.filter(|_| answer.standing == Standing::Known) {
+                let input = StageInput::Support { until: sent + support, version: answer.version };
+                // The next beat brings another one.
+                drop(shared.stage_inbox.try_send(input));
+            }
         }
     });
 }
 
+/// Ends every lease of this node and seals what it leads, as far as that goes in time.
+pub(super) async fn seal(shared: &Shared) {
+    let (sealed, done) = oneshot::channel();
+    if shared.stage_inbox.send(StageInput::Stop { sealed }).await.is_err() {
+        return;
+    }
+    let patience = shared.settings.hooks.seal_deadline + shared.settings.hooks.cancel_grace;
+    if tokio::time::timeout(patience, done).await.is_err() {
+        tracing::warn!(target: "clusterkit::hooks", "stopping although not everything that this node leads is sealed");
+    }
+}
 /// Tells the controller that this node stops, and waits a moment for others to lead what it led.
 pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
     let mut topology = shared.topology.subscribe();
@@ -81,47 +227,6 @@ pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
     };
     if tokio::time::timeout(GOODBYE_TIMEOUT, passed_on).await.is_err() {
         tracing::warn!(target: "clusterkit::node", "stopping while this node still leads partitions; the others will find out");
-    }
-}
-
-/// Layer 1 keeps no data, so a replica has everything as soon as it is placed under a leader.
-fn report_caught_up(shared: &Arc<Shared>, topology: &Topology) {
-    let waiting = topology.partitions.iter().filter(|record| waits_for(record, shared));
-    let report = |record: &Arc<Partition>| {
-        Some(CaughtUp {
-            node: shared.node.clone(),
-            incarnation: shared.incarnation(),
-            partition: record.id,
-            uid: record.replica(&shared.node)?.uid,
-            epoch: record.epoch,
-        })
-    };
-    let reports: Vec<_> = waiting.filter_map(report).take(REPORTS_MAX).collect();
-    if !reports.is_empty() {
-        tell_controller(shared, kind::CAUGHT_UP, &reports, ControllerInput::CaughtUp(reports.clone()));
-    }
-}
-
-fn waits_for(record: &Partition, shared: &Shared) -> bool {
-    record.leader.is_some() && record.holds(&shared.node) && !record.is_electable(&shared.node)
-}
-
-/// A leader that is asked to hand over stops and says so.
-fn hand_off(shared: &Arc<Shared>, topology: &Topology) {
-    let asked = topology
-        .partitions
-        .iter()
-        .filter(|record| record.leader.as_ref() == Some(&shared.node) && record.transfer.is_some());
-    let handoff = |record: &Arc<Partition>| Handoff {
-        partition: record.id,
-        version: record.version,
-        epoch: record.epoch,
-        from: shared.node.clone(),
-        log_end: 0,
-    };
-    let handoffs: Vec<_> = asked.map(handoff).take(REPORTS_MAX).collect();
-    if !handoffs.is_empty() {
-        tell_controller(shared, kind::HANDOFF, &handoffs, ControllerInput::Handoffs(handoffs.clone()));
     }
 }
 

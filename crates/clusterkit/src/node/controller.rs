@@ -6,17 +6,19 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use clusterkit_core::control::{
-    Action, Applied, CaughtUp, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
+    Action, Applied, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
 };
+use clusterkit_core::handoff::Report;
 use clusterkit_core::id::{Incarnation, NodeId, StoreId};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
+use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Stage, Topology};
 use tokio::sync::{mpsc, oneshot};
 
 use super::identity::Membership;
-use super::message::{Handoff, Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
+use super::message::{Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
 use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
-use crate::coordinator::raft::{Leadership, ProposeError, RaftGroup};
+use crate::coordinator::raft::{ELECTION_TIMEOUT_MAX, Leadership, ProposeError, RaftGroup};
 use crate::transport;
 
 /// Messages that may wait for the controller. More are dropped and sent again by their senders.
@@ -35,8 +37,7 @@ const RESULTS_MAX: usize = 1_024;
 pub(crate) enum ControllerInput {
     Heartbeat { node: NodeId, incarnation: Incarnation },
     Stopping { node: NodeId, incarnation: Incarnation },
-    CaughtUp(Vec<CaughtUp>),
-    Handoffs(Vec<Handoff>),
+    Reports(Vec<Report>),
     ConnectionLost { node: NodeId },
     Join { join: Box<Join>, reply: oneshot::Sender<JoinAnswer> },
     Propose { wish: Wish, reply: oneshot::Sender<ProposeAnswer> },
@@ -220,7 +221,11 @@ impl<'a> Reign<'a> {
         let node =
             view.state.topology.nodes.values().find(|node| node.store == store && store != self.shared.store);
         if let Some(node) = node {
-            controller.assume_heard(self.shared.now(), &node.id, at);
+            // Other voters may have heard it later than this node did, and what they acknowledged then
+            // is what its own leases stand on. But none of them votes so soon after it heard a leader.
+            let now = self.shared.now();
+            let heard_last = Instant::at(now.elapsed().saturating_sub(ELECTION_TIMEOUT_MAX));
+            controller.assume_heard(now, &node.id, at.max(heard_last));
             // Its connections broke, if they did, before this node was in charge: ask once.
             controller.handle_connection_lost(self.shared.now(), &node.id);
         }
@@ -282,13 +287,12 @@ impl<'a> Reign<'a> {
             ControllerInput::Stopping { node, incarnation } => {
                 controller.handle_stopped(now, &node, incarnation);
             }
-            ControllerInput::CaughtUp(reports) => {
+            ControllerInput::Reports(reports) => {
                 for report in reports {
-                    controller.handle_caught_up(now, report);
+                    controller.handle_report(now, report);
                 }
             }
             ControllerInput::ConnectionLost { node } => controller.handle_connection_lost(now, &node),
-            ControllerInput::Handoffs(handoffs) => self.write_handoffs(handoffs),
             ControllerInput::Join { join, reply } => self.admit(*join, reply),
             ControllerInput::Propose { wish, reply } => self.write_wish(wish, reply),
         }
@@ -333,15 +337,6 @@ impl<'a> Reign<'a> {
             let outcome = timed_propose(&shared, &raft, &commands).await;
             log_proposal(&commands, &outcome);
             drop(results.send(Done::Proposal { token, written: outcome.is_ok() }).await);
-        });
-    }
-
-    fn write_handoffs(&self, handoffs: Vec<Handoff>) {
-        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
-        let commands: Vec<_> = handoffs.into_iter().map(Command::from).collect();
-        self.shared.tracker.spawn(async move {
-            let outcome = timed_propose(&shared, &raft, &commands).await;
-            log_proposal(&commands, &outcome);
         });
     }
 

@@ -16,13 +16,16 @@ use tokio_util::task::TaskTracker;
 use super::cluster::{self, ClusterInput};
 use super::controller::{self, ControllerInput, INBOX_MAX};
 use super::identity::{DataDir, Membership};
-use super::shared::{Counters, Phase, Shared, StopReason};
+use super::notes::ReplicaNotes;
+use super::shared::{Counters, Phase, Shared, StageView, StopReason};
+use super::stages::{self, StageInput, StageRunner};
 use super::{agent, campaign, register, service::NodeService};
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftOptions};
 use crate::error::StartError;
 use crate::events::EventLog;
 use crate::handle::ClusterKit;
+use crate::lease::{Leases, Support};
 use crate::transport::{Limits, ListenError, Options, Transport};
 
 /// Greetings of others that may wait while this node looks for its cluster.
@@ -35,6 +38,7 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(1);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Inboxes {
+    stages: mpsc::Receiver<StageInput>,
     cluster: mpsc::Receiver<ClusterInput>,
     controller: mpsc::Receiver<ControllerInput>,
 }
@@ -75,6 +79,8 @@ fn share(
     let store = data_dir.identity().store;
     let (cluster_inbox, cluster) = mpsc::channel(CLUSTER_INBOX_MAX);
     let (controller_inbox, controller) = mpsc::channel(INBOX_MAX);
+    let (stage_inbox, stages) = mpsc::channel(stages::INBOX_MAX);
+    let support = Arc::new(Support::new(Arc::clone(&settings.clock)));
     let identity = hello::Identity {
         cluster: data_dir.identity().membership.as_ref().map(|membership| membership.cluster),
         cluster_name: settings.cluster_name.clone(),
@@ -105,13 +111,18 @@ fn share(
         controller_backed: Mutex::new(None),
         governing: AtomicU64::new(0),
         unwanted: watch::Sender::new(None),
+        leases: Leases::new(support),
+        leases_changed: watch::Sender::new(0),
+        adopted: watch::Sender::new(Arc::new(Topology::default())),
+        stages: watch::Sender::new(StageView::default()),
+        stage_inbox,
         counters: Counters::default(),
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
         asked_to_stop: CancellationToken::new(),
         settings,
     };
-    Ok((Arc::new(shared), Inboxes { cluster, controller }))
+    Ok((Arc::new(shared), Inboxes { stages, cluster, controller }))
 }
 
 fn listen_error(error: &ListenError) -> StartError {
@@ -178,10 +189,42 @@ async fn become_member(
         failure = raft.failed() => return Err(StartError::Stopped { reason: failure.unwrap_or_default() }),
     };
     data_dir.set_log_written()?;
-    shared.tracker.spawn(agent::run(Arc::clone(shared)));
+    start_agent(shared, inboxes)?;
     shared.phase.send_replace(Phase::Ready);
     tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
     Ok(raft)
+}
+
+/// From now on hooks are called, and leases given.
+fn start_agent(shared: &Arc<Shared>, inboxes: &mut Inboxes) -> Result<(), StartError> {
+    let (_, closed) = mpsc::channel(1);
+    let inbox = std::mem::replace(&mut inboxes.stages, closed);
+    let settings = &shared.settings;
+    let notes = ReplicaNotes::new(Arc::clone(&settings.disk), &settings.data_dir, settings.io);
+    let runner = StageRunner::new(Arc::clone(shared), notes, shared.stage_inbox.clone())?;
+    let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inbox));
+    shared.tracker.spawn(end_with(Arc::clone(shared), agent));
+    shared.tracker.spawn(observe(Arc::clone(shared)));
+    Ok(())
+}
+
+/// Tells those who watch the copies of other nodes, one event after the other.
+async fn observe(shared: Arc<Shared>) {
+    let Some(observer) = shared.settings.handler.observer.clone() else { return };
+    let mut events = shared.events.subscribe(None);
+    loop {
+        let next = tokio::select! {
+            next = events.next() => next,
+            () = shared.stop.cancelled() => return,
+        };
+        match next {
+            Some(Ok(event)) => observer.observe(&shared.node, &shared.topology(), &event.event).await,
+            Some(Err(lost)) => {
+                tracing::warn!(target: "clusterkit::hooks", %lost, "a watcher of replicas is too slow")
+            }
+            None => return,
+        }
+    }
 }
 
 /// Registers this run, and waits until it shows in this node's own topology.
@@ -346,6 +389,7 @@ async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     if let Some(raft) = shared.raft.get() {
         if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             hand_over(shared, raft).await;
+            agent::seal(shared).await;
             agent::say_goodbye(shared).await;
         }
         raft.shutdown().await;

@@ -3,9 +3,11 @@
 //! A body is a `versioned` record under [`MESSAGE_VERSION`]; the Raft messages are openraft's own
 //! types, encoded the same way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use clusterkit_core::control::{Applied, Command, Registration, Rejected};
-use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
+use clusterkit_core::control::{Applied, Command, InSyncProposal, Registration, Rejected};
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, TopologyVersion};
 use clusterkit_core::topology::Cluster;
 use clusterkit_wire::versioned::{self, DecodeError};
 use serde::de::DeserializeOwned;
@@ -22,13 +24,14 @@ pub(crate) mod kind {
     pub(crate) const JOIN: u8 = 2;
     /// I am alive: to the controller, every beat. Answered with whether a majority backs it.
     pub(crate) const HEARTBEAT: u8 = 3;
-    /// A replica has everything: to the controller, one way, repeated until the record shows it.
-    pub(crate) const CAUGHT_UP: u8 = 4;
+    /// How the stages of replicas stand: to the controller, one way, repeated until the record shows
+    /// it.
+    pub(crate) const REPORTS: u8 = 4;
     /// A wish of an operator or a leader: to any member, passed on to the controller once.
     pub(crate) const PROPOSE: u8 = 5;
-    /// A leader stopped and its target has everything: to the controller, one way, repeated until
-    /// the record shows it.
-    pub(crate) const HANDOFF: u8 = 6;
+    /// Has the receiver adopted this version of a partition's record? From a node that is about to
+    /// copy. Answered once it has, or not at all.
+    pub(crate) const ADOPTED: u8 = 6;
     /// I stop now: to the controller, so that what I led passes on at once.
     pub(crate) const STOPPING: u8 = 7;
     /// Raft: AppendEntries.
@@ -104,6 +107,11 @@ pub(crate) struct HeartbeatAnswer {
     pub(crate) in_charge: bool,
     /// What the topology of the node that was asked says of the one that asks.
     pub(crate) standing: Standing,
+    /// For how long from when the heartbeat was sent nobody else is given what the sender leads;
+    /// `None` when that cannot be said. It counts only once the sender has adopted `version`.
+    pub(crate) support: Option<Duration>,
+    /// The topology version of the node that was asked.
+    pub(crate) version: TopologyVersion,
 }
 
 /// What a topology says of one run of a node.
@@ -139,6 +147,9 @@ pub(crate) enum Wish {
     CancelDrain { node: NodeId },
     RemoveNode { node: NodeId, force: bool },
     SetReplicationFactor { replication_factor: u32 },
+    SetInSync(InSyncProposal),
+    Handoff { partition: PartitionId, version: PartitionVersion, epoch: Epoch, from: NodeId, log_end: u64 },
+    Resign { partition: PartitionId, version: PartitionVersion, epoch: Epoch, node: NodeId },
 }
 
 impl From<Wish> for Command {
@@ -149,6 +160,13 @@ impl From<Wish> for Command {
             Wish::RemoveNode { node, force } => Self::RemoveNode { node, force },
             Wish::SetReplicationFactor { replication_factor } => {
                 Self::SetReplicationFactor { replication_factor }
+            }
+            Wish::SetInSync(proposal) => Self::SetInSync(proposal),
+            Wish::Handoff { partition, version, epoch, from, log_end } => {
+                Self::Handoff { partition, version, epoch, from, log_end }
+            }
+            Wish::Resign { partition, version, epoch, node } => {
+                Self::Resign { partition, version, epoch, node }
             }
         }
     }
@@ -165,21 +183,11 @@ pub(crate) enum ProposeAnswer {
     Unknown,
 }
 
-/// A leader stopped, and the target of its transfer has everything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Handoff {
+/// Asks whether a version of a partition's record is adopted: every write begun since goes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Adopted {
     pub(crate) partition: PartitionId,
     pub(crate) version: PartitionVersion,
-    pub(crate) epoch: Epoch,
-    pub(crate) from: NodeId,
-    pub(crate) log_end: u64,
-}
-
-impl From<Handoff> for Command {
-    fn from(handoff: Handoff) -> Self {
-        let Handoff { partition, version, epoch, from, log_end } = handoff;
-        Self::Handoff { partition, version, epoch, from, log_end }
-    }
 }
 
 pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {

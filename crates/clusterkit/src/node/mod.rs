@@ -7,10 +7,13 @@ mod controller;
 mod identity;
 mod lifecycle;
 pub(crate) mod message;
+mod notes;
 mod register;
 mod service;
 mod shared;
+mod stages;
 
 pub(crate) use self::lifecycle::launch;
 pub(crate) use self::message::Wish;
 pub(crate) use self::shared::{Phase, Shared};
+pub(crate) use self::stages::StageInput;

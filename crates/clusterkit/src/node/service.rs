@@ -1,13 +1,14 @@
 //! What other nodes may ask of this one: a flat dispatch over message kinds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::forming::Greeting;
 
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
-use super::message::{self, Heartbeat, HeartbeatAnswer, Standing, kind};
+use super::message::{self, Adopted, Heartbeat, HeartbeatAnswer, Standing, kind};
 use super::shared::Shared;
 use crate::net::BoxFuture;
 use crate::transport::{Peer, Service, ServiceError};
@@ -16,6 +17,9 @@ use crate::transport::{Peer, Service, ServiceError};
 const NOT_READY: u8 = 1;
 /// An error answer: the body is not what its kind says.
 const MALFORMED: u8 = 2;
+
+/// How long a node that asks whether a record is adopted is kept waiting.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves the messages of other nodes.
 #[derive(Debug)]
@@ -50,8 +54,8 @@ async fn serve(
         kind::GREETING => greet(shared, decode(body)?),
         kind::JOIN => Ok(message::encode(&shared.join(decode(body)?).await)),
         kind::HEARTBEAT => heartbeat(shared, decode(body)?),
-        kind::CAUGHT_UP => to_controller(shared, ControllerInput::CaughtUp(decode_some(body)?)),
-        kind::HANDOFF => to_controller(shared, ControllerInput::Handoffs(decode_some(body)?)),
+        kind::REPORTS => to_controller(shared, ControllerInput::Reports(decode_some(body)?)),
+        kind::ADOPTED => adopted(shared, decode(body)?).await,
         kind::STOPPING => stopping(shared, decode(body)?),
         kind::PROPOSE => Ok(message::encode(&shared.propose(decode(body)?).await)),
         raft => serve_raft(shared, peer, raft, body).await,
@@ -81,7 +85,17 @@ fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
         Some(_) => Standing::Known,
     };
     to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
-    Ok(message::encode(&HeartbeatAnswer { in_charge, standing }))
+    let (support, version) = (shared.support_given(), topology.version);
+    Ok(message::encode(&HeartbeatAnswer { in_charge, standing, support, version }))
+}
+
+/// Whoever asks is about to copy, and asks again when this takes too long.
+async fn adopted(shared: &Shared, asked: Adopted) -> Result<Bytes, ServiceError> {
+    let adopted = shared.adopted(asked.partition, asked.version);
+    match tokio::time::timeout(ADOPTION_PATIENCE, adopted).await {
+        Ok(()) => Ok(message::encode(&true)),
+        Err(_) => Err(not_ready()),
+    }
 }
 
 fn stopping(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
@@ -99,7 +113,7 @@ async fn serve_raft(shared: &Shared, peer: &Peer, raft: u8, body: &[u8]) -> Resu
     if peer.cluster.is_none() || peer.cluster != shared.identity.borrow().cluster {
         return Err(not_ready());
     }
-    if matches!(raft, kind::RAFT_APPEND | kind::RAFT_SNAPSHOT) {
+    if matches!(raft, kind::RAFT_APPEND | kind::RAFT_SNAPSHOT | kind::RAFT_TRANSFER) {
         shared.note_leader_contact(peer.identity.store);
     }
     group.handle(raft, body).await.map_err(|error| {

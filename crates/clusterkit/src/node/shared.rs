@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
-use clusterkit_core::id::{BootId, Incarnation, NodeId, StoreId};
+use clusterkit_core::handoff::{Stage, StageStatus};
+use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::Topology;
 use clusterkit_wire::hello::{Class, Identity};
@@ -19,14 +20,19 @@ use tokio_util::task::TaskTracker;
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
 use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Standing, Wish, kind};
+use super::stages::StageInput;
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, RaftGroup};
 use crate::error::{ChangeError, StartError};
 use crate::events::EventLog;
+use crate::lease::Leases;
 use crate::transport::{Target, Transport};
 
 /// How long a request to the controller may take, passing on included.
 pub(crate) const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The share of the time until a silent node is declared dead for which it counts as supported: clocks
+/// may differ by the rest.
+const SUPPORT_PERCENT: u32 = 90;
 /// Between two looks for a controller.
 const CONTROLLER_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,6 +61,15 @@ pub(crate) struct Shared {
     pub(crate) governing: AtomicU64,
     /// Why the cluster does not want this node any more.
     pub(crate) unwanted: watch::Sender<Option<&'static str>>,
+    /// Who may write what, and until when.
+    pub(crate) leases: Leases,
+    /// Moves whenever a lease begins, pauses or ends.
+    pub(crate) leases_changed: watch::Sender<u64>,
+    /// The newest topology whose leases and replicas this node has brought about.
+    pub(crate) adopted: watch::Sender<Arc<Topology>>,
+    /// The hooks under way.
+    pub(crate) stages: watch::Sender<StageView>,
+    pub(crate) stage_inbox: mpsc::Sender<StageInput>,
     pub(crate) counters: Counters,
     pub(crate) tracker: TaskTracker,
     /// The node shall stop in order: there is time to hand over.
@@ -74,6 +89,14 @@ pub(crate) enum Phase {
     Ready,
     /// Ended, for this reason.
     Stopped(StopReason),
+}
+
+/// The hooks of a node, for whoever looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StageView {
+    pub(crate) statuses: Vec<StageStatus>,
+    /// Whether nothing waits to be released.
+    pub(crate) is_released: bool,
 }
 
 /// Why a node ended.
@@ -112,11 +135,17 @@ pub(crate) struct Counters {
     pub(crate) proposal_micros: AtomicU64,
     pub(crate) forwarded: Mutex<std::collections::BTreeMap<NodeId, u64>>,
     pub(crate) forward_errors: AtomicU64,
+    /// Hooks that were late, by stage.
+    pub(crate) overruns: Mutex<std::collections::BTreeMap<Stage, u64>>,
 }
 
 impl Counters {
     pub(crate) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn overran(&self, stage: Stage) {
+        *self.overruns.lock().unwrap_or_else(PoisonError::into_inner).entry(stage).or_default() += 1;
     }
 
     fn forwarded_to(&self, node: &NodeId) {
@@ -299,8 +328,34 @@ impl Shared {
             return false;
         }
         let governs = self.governing.load(Ordering::Relaxed) == raft.leadership().term;
-        let backed = raft.stats().quorum_age.is_some_and(|age| age < self.patience());
-        governs && (backed || raft.view().voters.len() <= 1)
+        governs && self.quorum_age(raft).is_some_and(|age| age < self.patience())
+    }
+
+    /// How long ago the oldest message was sent that a majority has answered since.
+    fn quorum_age(&self, raft: &RaftGroup) -> Option<Duration> {
+        if raft.view().voters.len() <= 1 { Some(Duration::ZERO) } else { raft.stats().quorum_age }
+    }
+
+    /// For how long from now nobody else is given what a node leads that spoke just now; `None` unless
+    /// this node is in charge.
+    ///
+    /// Another controller may have been elected since a majority last answered this one. It counts
+    /// everybody's silence from then at the earliest, so support counts from then too.
+    pub(crate) fn support_given(&self) -> Option<Duration> {
+        let raft = self.raft.get().filter(|_| self.is_in_charge())?;
+        let span = self.patience() / 100 * SUPPORT_PERCENT;
+        span.checked_sub(self.quorum_age(raft)?)
+    }
+
+    /// Waits until this node has adopted `version` of the partition's record: every write that it lets
+    /// in from then on goes by it, and none that does not is under way any more.
+    pub(crate) async fn adopted(&self, partition: PartitionId, version: PartitionVersion) {
+        let known = |topology: &Arc<Topology>| {
+            topology.partition(partition).is_some_and(|record| record.version >= version)
+        };
+        // The sender lives as long as `self` does.
+        drop(self.adopted.subscribe().wait_for(known).await);
+        self.leases.gate(partition).adopted(version).await;
     }
 
     /// The controller answered a heartbeat, and a majority backs it.

@@ -125,7 +125,7 @@ mod tests {
             Command::FormCluster { cluster, members: vec![registration()], table },
             Command::RegisterNode { registration: registration(), replace: true },
             Command::SetLiveness { changes: vec![dead] },
-            Command::Elect { partition, version, leader: node("a") },
+            Command::Elect { partition, version, leader: node("a"), by_position: false },
             Command::ElectUnclean { partition, version, leader: node("a") },
             Command::SetInSync(proposal),
             Command::StartMove { partition, version, movement },

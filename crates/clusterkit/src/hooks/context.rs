@@ -1,0 +1,129 @@
+//! What a hook is called with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::handoff::{ActivateCause, Progress, SealCause, Token};
+use clusterkit_core::id::{Epoch, PartitionId, PartitionVersion, ReplicaUid};
+use clusterkit_core::topology::Node;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::StageInput;
+
+/// What every hook is given besides its arguments.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub(crate) token: Token,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) inbox: mpsc::Sender<StageInput>,
+    pub(crate) deadline: Duration,
+    pub(crate) node: Arc<Node>,
+}
+
+impl Context {
+    /// Fires when the stage is not wanted any more: end soon, whatever is answered then. A hook that
+    /// goes on is dropped at its next await after a grace.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    /// How long the stage may take before it is named as late; for `catch_up`, how long it may go
+    /// without progress.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The record of the node that the hook runs on.
+    #[must_use]
+    pub fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
+    /// Says how far a copy is, for status and metrics, and that it does not stand still. Cheap; one
+    /// that finds no room is dropped, so say it as often as you like.
+    pub fn progress(&self, bytes: u64, bytes_total: Option<u64>) {
+        let progress = Progress { bytes, bytes_total };
+        // Only the newest counts, and there will be a newer one.
+        drop(self.inbox.try_send(StageInput::Progress { token: self.token, progress }));
+    }
+}
+
+/// The arguments of [`prepare`](super::PartitionHandler::prepare).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Prepare {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Which placement of it: another one than before means that what is there is of no use.
+    pub uid: ReplicaUid,
+    /// Whether the replica counts as in sync as it is: it is not caught up then, unless it falls out.
+    pub in_sync: bool,
+    /// What every hook is given.
+    pub context: Context,
+}
+
+/// The arguments of [`catch_up`](super::PartitionHandler::catch_up).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CatchUp {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Which placement of it.
+    pub uid: ReplicaUid,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The leader. It knows of this replica: every permit that it issues names it, and none that does
+    /// not is out any more.
+    pub leader: Arc<Node>,
+    /// All living nodes that hold the partition and know of this replica, the leader first.
+    pub sources: Vec<Arc<Node>>,
+    /// The version of the partition's record that they have adopted at least.
+    pub version: PartitionVersion,
+    /// What every hook is given.
+    pub context: Context,
+}
+
+/// The arguments of [`seal`](super::PartitionHandler::seal).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Seal {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The epoch that ends.
+    pub epoch: Epoch,
+    /// Why it ends.
+    pub cause: SealCause,
+    /// What every hook is given.
+    pub context: Context,
+}
+
+/// The arguments of [`activate`](super::PartitionHandler::activate).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Activate {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The epoch that begins: the fencing token of every write from now on.
+    pub epoch: Epoch,
+    /// How it came.
+    pub cause: ActivateCause,
+    /// What every hook is given.
+    pub context: Context,
+}
+
+/// The arguments of [`release`](super::PartitionHandler::release).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Release {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Which placement of it.
+    pub uid: ReplicaUid,
+    /// The partition's leader, where there is one.
+    pub leader: Option<Arc<Node>>,
+    /// What every hook is given.
+    pub context: Context,
+}
