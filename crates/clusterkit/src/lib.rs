@@ -21,6 +21,8 @@ pub mod grpc;
 mod handle;
 #[cfg(feature = "http")]
 pub mod http;
+#[allow(dead_code, reason = "the node hands leases out once it asks for support and follows its records")]
+mod lease;
 pub mod net;
 mod node;
 mod status;
@@ -33,7 +35,7 @@ mod transport;
 pub use clusterkit_core as core;
 pub use clusterkit_core::control::ControllerConfig;
 pub use clusterkit_core::hash::KeyHash;
-pub use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+pub use clusterkit_core::id::{Epoch, NodeId, PartitionId, PartitionVersion};
 pub use clusterkit_core::placement::Strategy;
 pub use clusterkit_core::topology::{
     Event, Health, HealthReason, HealthState, Node, NodeStatus, Partition, RaftRole, Topology,
@@ -45,6 +47,7 @@ pub use self::builder::{
 pub use self::error::{ChangeError, DataDirError, InvalidSettings, JoinRefusal, StartError};
 pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
 pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, Route, TopologyWatch};
+pub use self::lease::{Lease, LeaseLost, Permit};
 pub use self::status::{ControlPlaneStatus, NodeShare, Stats, Status};
 pub use self::stop_check::{StopCheck, StopReason};
 
