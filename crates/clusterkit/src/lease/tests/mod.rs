@@ -2,6 +2,7 @@
 
 mod gate;
 mod lease;
+mod walk;
 
 use std::fmt;
 use std::pin::Pin;
