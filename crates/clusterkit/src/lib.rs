@@ -36,7 +36,7 @@ mod transport;
 pub use clusterkit_core as core;
 pub use clusterkit_core::control::ControllerConfig;
 pub use clusterkit_core::hash::KeyHash;
-pub use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+pub use clusterkit_core::id::{Epoch, NodeId, PartitionId, PartitionVersion};
 pub use clusterkit_core::placement::Strategy;
 pub use clusterkit_core::topology::{
     Event, Health, HealthReason, HealthState, Node, NodeStatus, Partition, RaftRole, Topology,
