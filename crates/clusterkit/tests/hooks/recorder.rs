@@ -1,0 +1,139 @@
+//! Handlers that write down what they are asked, and do as they are told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use clusterkit::hooks::{
+    Activate, ActivateCause, CatchUp, Decline, PartitionHandler, Prepare, Release, Seal, SealCause, Stage,
+    StageResult,
+};
+use tokio::sync::watch;
+
+/// What a hook does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    Agree,
+    /// Waits until the rule is another one.
+    Hang,
+    Refuse,
+}
+
+/// What all nodes were asked, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Recorders {
+    shared: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    calls: Vec<(u32, Call)>,
+    rules: BTreeMap<(u32, Stage), watch::Sender<Rule>>,
+}
+
+#[derive(Debug, Clone)]
+enum Call {
+    Prepare,
+    CatchUp,
+    Seal(SealCause),
+    Activate(ActivateCause),
+    Release,
+}
+
+impl Call {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Prepare => Stage::Prepare,
+            Self::CatchUp => Stage::CatchUp,
+            Self::Seal(_) => Stage::Seal,
+            Self::Activate(_) => Stage::Activate,
+            Self::Release => Stage::Release,
+        }
+    }
+}
+
+impl Recorders {
+    pub fn of(&self, number: u32) -> Recorder {
+        Recorder { number, recorders: self.clone() }
+    }
+
+    /// From now on the hook does so.
+    pub fn rule(&self, number: u32, stage: Stage, rule: Rule) {
+        self.rules(number, stage).send_replace(rule);
+    }
+
+    pub fn stages(&self, number: u32) -> Vec<Stage> {
+        self.calls(number).iter().map(Call::stage).collect()
+    }
+
+    pub fn story(&self) -> Vec<(u32, Stage)> {
+        self.book().calls.iter().map(|(number, call)| (*number, call.stage())).collect()
+    }
+
+    pub fn causes(&self, number: u32) -> Vec<ActivateCause> {
+        let calls = self.calls(number).into_iter();
+        calls.filter_map(|call| if let Call::Activate(cause) = call { Some(cause) } else { None }).collect()
+    }
+
+    pub fn seal_causes(&self, number: u32) -> Vec<SealCause> {
+        let calls = self.calls(number).into_iter();
+        calls.filter_map(|call| if let Call::Seal(cause) = call { Some(cause) } else { None }).collect()
+    }
+
+    pub fn forget(&self, number: u32) {
+        self.book().calls.retain(|(who, _)| *who != number);
+    }
+
+    fn calls(&self, number: u32) -> Vec<Call> {
+        let book = self.book();
+        book.calls.iter().filter(|(who, _)| *who == number).map(|(_, call)| call.clone()).collect()
+    }
+
+    fn rules(&self, number: u32, stage: Stage) -> watch::Sender<Rule> {
+        self.book().rules.entry((number, stage)).or_insert_with(|| watch::Sender::new(Rule::Agree)).clone()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.shared.lock().expect("no test panics with it")
+    }
+}
+
+/// The handler of one node.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    number: u32,
+    recorders: Recorders,
+}
+
+impl Recorder {
+    async fn answer(&self, call: Call) -> StageResult {
+        let mut rule = self.recorders.rules(self.number, call.stage()).subscribe();
+        self.recorders.book().calls.push((self.number, call));
+        let decided = rule.wait_for(|rule| *rule != Rule::Hang).await;
+        match decided.as_deref() {
+            Ok(Rule::Agree) => Ok(()),
+            _ => Err(Decline::refuse("it was told to refuse")),
+        }
+    }
+}
+
+impl PartitionHandler for Recorder {
+    async fn prepare(&self, _: Prepare) -> StageResult {
+        self.answer(Call::Prepare).await
+    }
+
+    async fn catch_up(&self, _: CatchUp) -> StageResult {
+        self.answer(Call::CatchUp).await
+    }
+
+    async fn seal(&self, stage: Seal) -> StageResult {
+        self.answer(Call::Seal(stage.cause)).await
+    }
+
+    async fn activate(&self, stage: Activate) -> StageResult {
+        self.answer(Call::Activate(stage.cause)).await
+    }
+
+    async fn release(&self, _: Release) -> StageResult {
+        self.answer(Call::Release).await
+    }
+}
