@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::control::CaughtUp;
+use clusterkit_core::limits::COMMANDS_PER_ENTRY_MAX;
 use clusterkit_core::topology::{Partition, Topology};
 use clusterkit_wire::hello::Class;
 use serde::Serialize;
@@ -16,6 +17,8 @@ use super::shared::Shared;
 
 /// Reports of one message.
 pub(super) const REPORTS_MAX: usize = 512;
+// The handoffs of one message become one entry.
+const _: () = assert!(REPORTS_MAX <= COMMANDS_PER_ENTRY_MAX);
 
 /// How long a node that stops waits for others to lead what it led: never, when it is the last one.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,6 +8,9 @@
 
 use std::time::Duration;
 
+use clusterkit_core::limits::ENTRY_BYTES_MAX;
+use clusterkit_storage::limits::RECORD_BYTES_MAX;
+use clusterkit_wire::limits::{FRAME_BYTES_MAX_CONTROL, FRAME_HEADER_BYTES};
 use openraft::{Config, SnapshotPolicy};
 
 /// How often the leader of the group sends when it has nothing to say.
@@ -23,12 +26,22 @@ const SNAPSHOT_ENTRIES: u64 = 2_000;
 const ENTRIES_KEPT: u64 = 500;
 /// Entries of one append message.
 const ENTRIES_PER_MESSAGE: u64 = 64;
+/// Bytes of the entries of one append message. Its first entry goes whatever its size, which is at
+/// most [`ENTRY_BYTES_MAX`] and a few numbers.
+pub(super) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an append message beside the commands of its first entry, when it has no other.
+const APPEND_OVERHEAD_BYTES: usize = 1024;
 /// How long the transfer of one snapshot may take.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(HEARTBEAT.as_millis() * 3 <= ELECTION_TIMEOUT_MIN.as_millis());
 const _: () = assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
 const _: () = assert!(ENTRIES_KEPT < SNAPSHOT_ENTRIES);
+const _: () = assert!(APPEND_BYTES_MAX <= ENTRY_BYTES_MAX);
+// What is proposed can be sent, and written.
+const _: () =
+    assert!(FRAME_HEADER_BYTES + APPEND_OVERHEAD_BYTES + ENTRY_BYTES_MAX <= FRAME_BYTES_MAX_CONTROL);
+const _: () = assert!(APPEND_OVERHEAD_BYTES + ENTRY_BYTES_MAX <= RECORD_BYTES_MAX);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
