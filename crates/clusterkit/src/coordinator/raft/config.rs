@@ -31,6 +31,9 @@ const ENTRIES_PER_MESSAGE: u64 = 64;
 pub(super) const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an append message beside the commands of its first entry, when it has no other.
 const APPEND_OVERHEAD_BYTES: usize = 1024;
+/// The slowest network that append messages are given the time for, 32 Mbit/s. On a slower one the
+/// largest entries are sent again and again.
+const APPEND_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 /// How long the transfer of one snapshot may take.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,6 +45,13 @@ const _: () = assert!(APPEND_BYTES_MAX <= ENTRY_BYTES_MAX);
 const _: () =
     assert!(FRAME_HEADER_BYTES + APPEND_OVERHEAD_BYTES + ENTRY_BYTES_MAX <= FRAME_BYTES_MAX_CONTROL);
 const _: () = assert!(APPEND_OVERHEAD_BYTES + ENTRY_BYTES_MAX <= RECORD_BYTES_MAX);
+
+/// How long an append message of so many bytes may take, when one without entries may take `ttl`:
+/// what is large needs time on its way, and is not lost yet.
+pub(super) fn append_timeout(ttl: Duration, bytes: usize) -> Duration {
+    let millis = (bytes as u64).saturating_mul(1_000) / APPEND_BYTES_PER_SECOND;
+    ttl + Duration::from_millis(millis)
+}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -59,5 +69,19 @@ pub(super) fn raft_config(cluster_name: &str) -> Config {
         max_payload_entries: ENTRIES_PER_MESSAGE,
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_append_may_take_longer() {
+        let ttl = Duration::from_millis(75);
+        let check = |bytes, expect| assert_eq!(append_timeout(ttl, bytes), Duration::from_millis(expect));
+        check(100, 75);
+        check(APPEND_BYTES_MAX, 75 + 250);
+        check(ENTRY_BYTES_MAX, 75 + 1_000);
     }
 }

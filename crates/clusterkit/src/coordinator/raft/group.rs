@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(group(&cluster, 1).stats().log_index_last, before);
     }
 
-    /// All entries that it missed together are more than a frame holds.
+    /// All entries that it missed together are more than a frame holds, and the network is slow.
     #[tokio::test(start_paused = true)]
     async fn a_voter_that_missed_many_large_entries_catches_up() {
         let cluster = Cluster::start(3).await;
@@ -510,6 +510,7 @@ mod tests {
         propose_large(&cluster, leader, ENTRY_BYTES_MAX - MIB).await;
         let written = group(&cluster, leader).stats().log_index_last;
         cluster.net().unblock(&leader_host, &late_host);
+        cluster.net().delay(&leader_host, &late_host, Duration::from_millis(20));
         let caught_up = async {
             while group(&cluster, late).stats().index_applied < written {
                 tokio::time::sleep(Duration::from_millis(50)).await; // tidy: the clock is paused
