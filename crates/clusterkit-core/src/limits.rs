@@ -22,7 +22,13 @@ pub const TEXT_BYTES_MAX: usize = 256;
 pub const WEIGHT_MAX: u32 = 1_000;
 /// Commands of one round of the controller.
 pub const COMMANDS_PER_ROUND_MAX: usize = 256;
+/// Commands of one entry of the control-plane log.
+pub const COMMANDS_PER_ENTRY_MAX: usize = 512;
+/// Bytes of the commands of one such entry. The largest is that of the founders of the largest
+/// cluster, with all the metadata they may have; a test holds that it fits.
+pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(EXPECT_MAX as usize <= NODES_MAX);
 const _: () = assert!(VOTERS_MAX % 2 == 1);
 const _: () = assert!((REPLICATION_FACTOR_MAX as usize) < NODES_MAX);
+const _: () = assert!(COMMANDS_PER_ROUND_MAX <= COMMANDS_PER_ENTRY_MAX);

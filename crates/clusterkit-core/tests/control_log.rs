@@ -11,7 +11,7 @@ use clusterkit_core::handoff::Stage;
 use clusterkit_core::id::{
     BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
 };
-use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, RaftRole};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, Partition, RaftRole};
 use sha2::{Digest, Sha256};
 
 /// The digest of the states after each command, in the order of the transcript. Until the first release
@@ -34,7 +34,7 @@ impl Log {
     fn apply(&mut self, command: &Command) -> Result<Applied, Rejected> {
         let outcome = self.state.apply(command);
         assert_eq!(self.state.check(), Ok(()), "{command:?}");
-        self.digest.update(postcard::to_allocvec(&self.state).unwrap());
+        self.digest.update(postcard::to_allocvec(&self.state).expect("a state knows its lengths"));
         if outcome.is_ok() {
             self.accepted.insert(kind(command));
         }
@@ -62,12 +62,20 @@ impl Log {
         self.changes(&report(number, incarnation, liveness));
     }
 
+    fn record(&self, partition: PartitionId) -> &Partition {
+        self.state.topology.partition(partition).expect("a partition of the transcript")
+    }
+
     fn version(&self, partition: PartitionId) -> PartitionVersion {
-        self.state.topology.partition(partition).unwrap().version
+        self.record(partition).version
     }
 
     fn epoch(&self, partition: PartitionId) -> Epoch {
-        self.state.topology.partition(partition).unwrap().epoch
+        self.record(partition).epoch
+    }
+
+    fn incarnation(&self, node: &NodeId) -> Incarnation {
+        self.state.topology.node(node).expect("a node of the transcript").incarnation
     }
 
     /// The command that `make` makes for the newest version of `partition`.
@@ -105,7 +113,7 @@ impl Log {
             partition,
             version: self.version(partition),
             epoch: self.epoch(partition),
-            leader_incarnation: self.state.topology.node(&leader).unwrap().incarnation,
+            leader_incarnation: self.incarnation(&leader),
             leader,
             in_sync: in_sync.iter().copied().map(node).collect(),
             added: added.iter().map(|&(number, run)| (node(number), Incarnation(run))).collect(),
@@ -144,7 +152,7 @@ fn kind(command: &Command) -> usize {
 }
 
 fn node(number: u64) -> NodeId {
-    NodeId::new(&format!("n{number}")).unwrap()
+    NodeId::new(&format!("n{number}")).expect("a node id")
 }
 
 fn registration(number: u64, store: u64, boot: u64) -> Registration {
@@ -155,7 +163,7 @@ fn registration(number: u64, store: u64, boot: u64) -> Registration {
         damaged: false,
         node_addr: format!("h{number}:7000"),
         public_addr: format!("h{number}:8080"),
-        zone: (number % 2 == 0).then(|| "even".to_owned()),
+        zone: number.is_multiple_of(2).then(|| "even".to_owned()),
         weight: 1,
         role: RaftRole::Voter,
         holds_data: true,

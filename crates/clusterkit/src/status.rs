@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clusterkit_core::id::{ClusterId, NodeId, RouteVersion, StoreId, TopologyVersion};
-use clusterkit_core::topology::{Health, PartitionHealth, Topology};
+use clusterkit_core::topology::{Health, Node, PartitionHealth, Stage, Topology};
 
 use crate::coordinator::raft::RaftNodeStats;
 use crate::handle::ClusterKit;
@@ -103,13 +103,15 @@ pub struct Stats {
     pub partitions: u32,
     /// Partitions by how they stand.
     pub partitions_by_health: BTreeMap<PartitionHealth, u32>,
-    /// Copies and leaderships of each node that holds data.
+    /// Copies and leaderships of each node that holds data and has not left.
     pub nodes: BTreeMap<NodeId, NodeShare>,
-    /// The variance of the copies over the nodes.
+    /// The variance of the copies over the nodes that stay. Those that drain do not count, here and
+    /// in the two below: they give away what they have and take nothing, so what they hold says
+    /// nothing of how even the others are.
     pub variance: f64,
-    /// The node with the most copies.
+    /// The node with the most copies among those that stay.
     pub most_loaded: Option<NodeId>,
-    /// The node with the fewest copies.
+    /// The node with the fewest copies among those that stay.
     pub least_loaded: Option<NodeId>,
     /// Replica moves under way.
     pub moves: u32,
@@ -129,7 +131,7 @@ impl Stats {
     #[must_use]
     pub fn of(topology: &Topology) -> Self {
         let mut stats = Self { partitions: count(topology.partitions.len()), ..Self::default() };
-        let data_nodes = topology.nodes.values().filter(|node| node.holds_data);
+        let data_nodes = topology.nodes.values().filter(|node| node.holds_data && node.stage != Stage::Left);
         stats.nodes = data_nodes.map(|node| (node.id.clone(), NodeShare::default())).collect();
         for record in &topology.partitions {
             *stats.partitions_by_health.entry(topology.partition_health(record)).or_default() += 1;
@@ -141,22 +143,95 @@ impl Stats {
                 stats.nodes.entry(leader.clone()).or_default().leaders += 1;
             }
         }
-        stats.measure();
+        stats.measure(topology);
         stats
     }
 
-    fn measure(&mut self) {
-        let by_load = |(_, share): &(&NodeId, &NodeShare)| share.replicas;
-        self.most_loaded = self.nodes.iter().max_by_key(by_load).map(|(node, _)| node.clone());
-        self.least_loaded = self.nodes.iter().min_by_key(by_load).map(|(node, _)| node.clone());
-        let nodes = f64::from(count(self.nodes.len()).max(1));
-        let mean = self.nodes.values().map(|share| f64::from(share.replicas)).sum::<f64>() / nodes;
-        let square = |share: &NodeShare| (f64::from(share.replicas) - mean).powi(2);
-        // The sum of nothing is minus zero.
-        self.variance = self.nodes.values().map(square).sum::<f64>().abs() / nodes;
+    fn measure(&mut self, topology: &Topology) {
+        let stays = |node: &NodeId| topology.node(node).is_some_and(Node::is_placement_target);
+        let staying: Vec<_> = self.nodes.iter().filter(|(node, _)| stays(node)).collect();
+        let by_load = |(_, share): &&(&NodeId, &NodeShare)| share.replicas;
+        let most_loaded = staying.iter().max_by_key(by_load).map(|&(node, _)| node.clone());
+        let least_loaded = staying.iter().min_by_key(by_load).map(|&(node, _)| node.clone());
+        let loads: Vec<_> = staying.iter().map(|(_, share)| f64::from(share.replicas)).collect();
+        self.variance = variance(&loads);
+        (self.most_loaded, self.least_loaded) = (most_loaded, least_loaded);
     }
+}
+
+fn variance(loads: &[f64]) -> f64 {
+    let nodes = f64::from(count(loads.len()).max(1));
+    let mean = loads.iter().sum::<f64>() / nodes;
+    // The sum of nothing is minus zero.
+    loads.iter().map(|load| (load - mean).powi(2)).sum::<f64>().abs() / nodes
 }
 
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clusterkit_core::control::{Command, ControlState, FirstTable, MemberIndex, Registration};
+    use clusterkit_core::id::BootId;
+    use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
+
+    use super::*;
+
+    fn id(number: u64) -> NodeId {
+        NodeId::new(&format!("n{number}")).expect("a node id")
+    }
+
+    fn registration(number: u64) -> Registration {
+        Registration {
+            node: id(number),
+            store: StoreId(number),
+            boot: BootId(number),
+            damaged: false,
+            node_addr: format!("127.0.0.1:{}", 7_000 + number),
+            public_addr: format!("127.0.0.1:{}", 8_000 + number),
+            zone: None,
+            weight: 1,
+            role: RaftRole::Voter,
+            holds_data: true,
+            software: "test".to_owned(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// Three partitions on three nodes, and a fourth node that holds nothing.
+    fn cluster() -> ControlState {
+        let config = ClusterConfig { partition_count: 3, replication_factor: 1, ..ClusterConfig::default() };
+        let cluster = Cluster { id: ClusterId(1), name: "test".to_owned(), config };
+        let members = (1..=4).map(registration).collect();
+        let table = FirstTable((0..3).map(|member| vec![MemberIndex(member)]).collect());
+        let mut state = ControlState::default();
+        state.apply(&Command::FormCluster { cluster, members, table }).expect("formed");
+        state
+    }
+
+    #[test]
+    fn only_nodes_that_stay_are_measured() {
+        let mut state = cluster();
+        let stats = |state: &ControlState| Stats::of(&state.topology);
+        let all = stats(&state);
+        assert_eq!((all.nodes.len(), all.least_loaded, all.variance), (4, Some(id(4)), 0.1875));
+        state.apply(&Command::Drain { node: id(4) }).expect("accepted");
+        let draining = stats(&state);
+        assert!(draining.nodes.contains_key(&id(4)), "it is shown while it is there");
+        assert_eq!((draining.least_loaded, draining.variance), (Some(id(1)), 0.0));
+        state.apply(&Command::Leave { node: id(4) }).expect("accepted");
+        let left = stats(&state);
+        assert!(!left.nodes.contains_key(&id(4)));
+        assert_eq!((left.most_loaded, left.least_loaded, left.variance), (Some(id(3)), Some(id(1)), 0.0));
+    }
+
+    #[test]
+    fn where_no_node_stays_there_is_nothing_to_measure() {
+        let mut state = cluster();
+        (1..=4).for_each(|number| drop(state.apply(&Command::Drain { node: id(number) })));
+        let stats = Stats::of(&state.topology);
+        assert_eq!((stats.most_loaded, stats.least_loaded, stats.variance), (None, None, 0.0));
+        assert!(stats.variance.is_sign_positive());
+    }
 }

@@ -65,6 +65,8 @@ async fn one_node_alone_is_a_cluster() {
     assert_eq!(node.topology().partitions.len(), 64);
     let partition = node.partition(b"key").unwrap();
     assert!(node.is_leader(partition));
+    let route = node.route_settled(partition, Duration::from_secs(30)).await;
+    assert!(matches!(route, Route::Local(_)), "{route:?}");
     assert!(matches!(node.route(b"key"), Route::Local(_)));
     assert_eq!(node.replicas(partition).len(), 1);
     assert_eq!(node.nodes_for_key(b"key", 3).len(), 1);
@@ -422,7 +424,9 @@ async fn the_last_node_goes_on_serving_when_asked_to_leave() {
     let cluster = Cluster::start(1).await;
     let error = cluster.node(1).leave().await.unwrap_err();
     assert!(matches!(error, ChangeError::UnderWay { .. }), "{error}");
-    assert!(matches!(cluster.node(1).route(b"key"), Route::Local(_)));
+    let partition = cluster.node(1).partition(b"key").unwrap();
+    let route = cluster.node(1).route_settled(partition, Duration::from_secs(30)).await;
+    assert!(matches!(route, Route::Local(_)), "{route:?}");
     cluster.node(1).cancel_drain(&id(1)).await.unwrap();
     cluster.until(1, "it stays", status(1, NodeStatus::Alive)).await;
 }

@@ -15,6 +15,7 @@ use crate::topology::{
 };
 
 mod check;
+mod entry;
 mod form;
 
 /// The state, and the facts that nodes would report.

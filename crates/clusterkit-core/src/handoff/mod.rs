@@ -215,15 +215,19 @@ impl Stages {
     /// When [`handle_timeout`](Self::handle_timeout) is due, `None` for never.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let attempts =
-            self.attempting.iter().filter_map(|partition| self.replicas[partition].attempt.as_ref());
-        attempts.filter_map(|attempt| self.wake_at(attempt)).min()
+        self.attempting.iter().filter_map(|partition| self.wake_at(*partition)).min()
     }
 
-    /// What waits for a free place is woken by another's end, and is not late meanwhile.
-    fn wake_at(&self, attempt: &Attempt) -> Option<Instant> {
-        let waits = self.waiting.contains(&attempt.call.partition());
-        attempt.wake_at().filter(|_| !waits)
+    /// What waits for a free place or a last permit is called when that comes, and not by time.
+    fn wake_at(&self, partition: PartitionId) -> Option<Instant> {
+        let standing = &self.replicas[&partition];
+        let attempt = standing.attempt.as_ref()?;
+        if self.waiting.contains(&partition) {
+            return None;
+        }
+        let draining = standing.led.is_some_and(|led| matches!(led.phase, Phase::Draining(_)));
+        let held_back = self.stopping && !attempt.call.stage().is_urgent();
+        if draining || held_back { attempt.late_at() } else { attempt.wake_at() }
     }
 
     /// The facts that are true now and that the controller has not shown to have heard. The shell

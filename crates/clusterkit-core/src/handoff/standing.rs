@@ -329,13 +329,18 @@ impl Attempt {
 
     /// When something of it is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let deadline = self.overdue_since.is_none().then_some(self.deadline);
-        let abort = self.run.and_then(|run| run.cancelled).filter(|cancelled| !cancelled.aborted);
         let retry = match (self.run, self.retry) {
             (None, Retry::At(at)) => Some(at),
             _ => None,
         };
-        [deadline, abort.map(|cancelled| cancelled.abort_at), retry].into_iter().flatten().min()
+        self.late_at().into_iter().chain(retry).min()
+    }
+
+    /// When it will be late, or its call is to be ended by force.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        let deadline = self.overdue_since.is_none().then_some(self.deadline);
+        let abort = self.run.and_then(|run| run.cancelled).filter(|cancelled| !cancelled.aborted);
+        abort.map(|cancelled| cancelled.abort_at).into_iter().chain(deadline).min()
     }
 }
 

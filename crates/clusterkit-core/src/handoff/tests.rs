@@ -96,6 +96,11 @@ impl World {
     fn pass(&mut self, duration: Duration) -> Vec<String> {
         self.now = self.now + duration;
         self.stages.handle_timeout(self.now);
+        let due = self.stages.poll_timeout();
+        assert!(
+            due.is_none_or(|due| due > self.now),
+            "it wants to be woken for what it has just done nothing about"
+        );
         self.actions()
     }
 
@@ -238,6 +243,7 @@ fn a_handover_closes_the_lease_then_drains_then_seals_then_says_so() {
     let mut world = World::leading();
     assert_eq!(world.learn(|record| record.transfer = Some(node("b"))), ["close#4 e1"]);
     assert_eq!(world.facts(), NOTHING);
+    assert_eq!(world.pass(Duration::from_millis(1)), NOTHING);
     assert_eq!(world.drained(4), ["run#5 seal e1 for b"]);
     assert_eq!(world.facts(), NOTHING);
     assert_eq!(world.done(5), NOTHING);
@@ -459,6 +465,7 @@ fn a_node_that_stops_seals_what_it_leads_and_begins_nothing() {
     let mut world = World::leading();
     world.stages.stop(world.now);
     assert_eq!(world.actions(), ["close#4 e1"]);
+    assert_eq!(world.pass(Duration::from_millis(1)), NOTHING);
     assert!(!world.stages.is_sealed());
     assert_eq!(world.drained(4), ["run#5 seal e1 stopping"]);
     assert_eq!(world.done(5), NOTHING);

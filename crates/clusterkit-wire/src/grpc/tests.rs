@@ -40,7 +40,8 @@ fn node(name: &str, liveness: Liveness) -> Node {
 }
 
 fn partition(number: u32, nodes: &[&str]) -> Partition {
-    let replica = |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10), lapses: 0 };
+    let replica =
+        |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10), lapses: 0 };
     Partition {
         id: PartitionId(number),
         version: PartitionVersion(5),

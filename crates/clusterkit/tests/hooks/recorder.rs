@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// What a hook does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     Agree,
     /// Waits until the rule is another one.
     Hang,
@@ -20,7 +20,7 @@ pub enum Rule {
 
 /// What all nodes were asked, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Recorders {
+pub(crate) struct Recorders {
     shared: Arc<Mutex<Book>>,
 }
 
@@ -52,34 +52,34 @@ impl Call {
 }
 
 impl Recorders {
-    pub fn of(&self, number: u32) -> Recorder {
+    pub(crate) fn of(&self, number: u32) -> Recorder {
         Recorder { number, recorders: self.clone() }
     }
 
     /// From now on the hook does so.
-    pub fn rule(&self, number: u32, stage: Stage, rule: Rule) {
+    pub(crate) fn rule(&self, number: u32, stage: Stage, rule: Rule) {
         self.rules(number, stage).send_replace(rule);
     }
 
-    pub fn stages(&self, number: u32) -> Vec<Stage> {
+    pub(crate) fn stages(&self, number: u32) -> Vec<Stage> {
         self.calls(number).iter().map(Call::stage).collect()
     }
 
-    pub fn story(&self) -> Vec<(u32, Stage)> {
+    pub(crate) fn story(&self) -> Vec<(u32, Stage)> {
         self.book().calls.iter().map(|(number, call)| (*number, call.stage())).collect()
     }
 
-    pub fn causes(&self, number: u32) -> Vec<ActivateCause> {
+    pub(crate) fn causes(&self, number: u32) -> Vec<ActivateCause> {
         let calls = self.calls(number).into_iter();
         calls.filter_map(|call| if let Call::Activate(cause) = call { Some(cause) } else { None }).collect()
     }
 
-    pub fn seal_causes(&self, number: u32) -> Vec<SealCause> {
+    pub(crate) fn seal_causes(&self, number: u32) -> Vec<SealCause> {
         let calls = self.calls(number).into_iter();
         calls.filter_map(|call| if let Call::Seal(cause) = call { Some(cause) } else { None }).collect()
     }
 
-    pub fn forget(&self, number: u32) {
+    pub(crate) fn forget(&self, number: u32) {
         self.book().calls.retain(|(who, _)| *who != number);
     }
 
@@ -99,7 +99,7 @@ impl Recorders {
 
 /// The handler of one node.
 #[derive(Debug, Clone)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     number: u32,
     recorders: Recorders,
 }

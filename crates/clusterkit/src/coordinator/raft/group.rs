@@ -25,7 +25,7 @@ use super::log_store::LogStore;
 use super::log_worker::{IoMode, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
 use super::state_machine::{SnapshotError, StateMachine};
-use super::types::{CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
+use super::types::{BatchTooLarge, CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
 use crate::events::EventLog;
 use crate::node::message::{self, kind};
 use crate::transport::Transport;
@@ -148,7 +148,7 @@ impl RaftGroup {
         &self,
         commands: &[Command],
     ) -> Result<Vec<Result<Applied, Rejected>>, ProposeError> {
-        let response = self.raft.client_write(CommandBatch::new(commands)).await?;
+        let response = self.raft.client_write(CommandBatch::new(commands)?).await?;
         Ok(response.data.0)
     }
 
@@ -397,6 +397,9 @@ pub(crate) enum ProposeError {
     /// The group cannot be changed so now, for instance because a change is under way.
     #[error("the control plane cannot be changed now: {0}")]
     Membership(String),
+    /// The commands are more than one entry holds: nothing was written. Propose fewer at once.
+    #[error(transparent)]
+    TooLarge(#[from] BatchTooLarge),
 }
 
 impl From<Fatal<TypeConfig>> for ProposeError {
@@ -448,5 +451,71 @@ impl From<RaftError<TypeConfig>> for RaftMessageError {
             RaftError::Fatal(fatal) => Self::Stopped(fatal),
             RaftError::APIError(never) => match never {},
         }
+    }
+}
+
+#[cfg(all(test, feature = "http", feature = "testing"))]
+mod tests {
+    use clusterkit_core::control::{InvalidReason, Registration};
+    use clusterkit_core::limits::ENTRY_BYTES_MAX;
+    use clusterkit_wire::limits::FRAME_BYTES_MAX_CONTROL;
+
+    use super::*;
+    use crate::testing::{Cluster, PATIENCE};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn group(cluster: &Cluster, number: u32) -> &RaftGroup {
+        cluster.node(number).shared().raft.get().expect("the node is ready")
+    }
+
+    fn controller(cluster: &Cluster) -> u32 {
+        let leads = |number: &u32| group(cluster, *number).leadership().is_me;
+        cluster.running().into_iter().find(leads).expect("somebody leads")
+    }
+
+    /// A command of so many bytes, which apply refuses.
+    fn large(cluster: &Cluster, bytes: usize) -> Command {
+        let registration = cluster.node(1).shared().registration();
+        let metadata = BTreeMap::from([("key".to_owned(), "x".repeat(bytes))]);
+        Command::RegisterNode { registration: Registration { metadata, ..registration }, replace: false }
+    }
+
+    async fn propose_large(cluster: &Cluster, number: u32, bytes: usize) {
+        let outcomes = group(cluster, number).propose(&[large(cluster, bytes)]).await;
+        let refused = Rejected::Invalid { reason: InvalidReason::Metadata };
+        assert_eq!(outcomes, Ok(vec![Err(refused)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_entry_holds_is_refused_and_not_written() {
+        let cluster = Cluster::start(1).await;
+        let before = group(&cluster, 1).stats().log_index_last;
+        let outcome = group(&cluster, 1).propose(&[large(&cluster, ENTRY_BYTES_MAX)]).await;
+        assert!(matches!(outcome, Err(ProposeError::TooLarge(_))), "{outcome:?}");
+        assert_eq!(group(&cluster, 1).stats().log_index_last, before);
+    }
+
+    /// All entries that it missed together are more than a frame holds, and the network is slow.
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_that_missed_many_large_entries_catches_up() {
+        let cluster = Cluster::start(3).await;
+        let leader = controller(&cluster);
+        let late = (1..=3).find(|number| *number != leader).expect("three nodes run");
+        let (leader_host, late_host) = (format!("node-{leader}"), format!("node-{late}"));
+        cluster.net().block(&leader_host, &late_host);
+        for _ in 0..=FRAME_BYTES_MAX_CONTROL / MIB {
+            propose_large(&cluster, leader, MIB).await;
+        }
+        propose_large(&cluster, leader, ENTRY_BYTES_MAX - MIB).await;
+        let written = group(&cluster, leader).stats().log_index_last;
+        cluster.net().unblock(&leader_host, &late_host);
+        cluster.net().delay(&leader_host, &late_host, Duration::from_millis(20));
+        let caught_up = async {
+            while group(&cluster, late).stats().index_applied < written {
+                tokio::time::sleep(Duration::from_millis(50)).await; // tidy: the clock is paused
+            }
+        };
+        timeout(PATIENCE, caught_up).await.expect("it catches up");
     }
 }

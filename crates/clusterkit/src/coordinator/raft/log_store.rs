@@ -10,6 +10,7 @@ use bytes::Bytes;
 use clusterkit_wire::versioned;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use super::config::APPEND_BYTES_MAX;
 use super::log_worker::{LogWorkerHandle, Recovered};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -30,9 +31,16 @@ pub(crate) struct LogStore {
 
 #[derive(Debug, Default)]
 struct Cache {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Stored>,
     purged: Option<LogId>,
     vote: Option<Vote>,
+}
+
+/// An entry, and the bytes that it takes on disk and, near enough, in a message.
+#[derive(Debug)]
+struct Stored {
+    entry: Entry,
+    bytes: usize,
 }
 
 impl LogStore {
@@ -45,7 +53,7 @@ impl LogStore {
         let first = purged.map_or(0, |log_id| log_id.index + 1);
         let mut entries = BTreeMap::new();
         for (index, bytes) in recovered.records.iter().filter(|(index, _)| *index >= first) {
-            entries.insert(*index, decode(bytes)?);
+            entries.insert(*index, Stored { entry: decode(bytes)?, bytes: bytes.len() });
         }
         let vote = recovered.vote.as_deref().map(decode).transpose()?;
         Ok(Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) })
@@ -68,7 +76,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + std::fmt::Debug + Send,
     {
-        Ok(self.cache().entries.range(range).map(|(_, entry)| entry.clone()).collect())
+        Ok(self.cache().entries.range(range).map(|(_, stored)| stored.entry.clone()).collect())
+    }
+
+    /// As many as fit into one append message: the others go with the next. The first one goes in any
+    /// case, or nothing behind it ever would.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let mut bytes = 0;
+        let mut fits = |stored: &&Stored| {
+            let is_first = bytes == 0;
+            bytes += stored.bytes;
+            is_first || bytes <= APPEND_BYTES_MAX
+        };
+        let cache = self.cache();
+        let stored = cache.entries.range(start..end).map(|(_, stored)| stored);
+        Ok(stored.take_while(|stored| fits(stored)).map(|stored| stored.entry.clone()).collect())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -81,7 +103,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let cache = self.cache();
-        let last = cache.entries.last_key_value().map(|(_, entry)| entry.log_id);
+        let last = cache.entries.last_key_value().map(|(_, stored)| stored.entry.log_id);
         Ok(LogState { last_purged_log_id: cache.purged, last_log_id: last.or(cache.purged) })
     }
 
@@ -105,8 +127,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         };
-        let records = entries.iter().map(encode).collect();
-        self.cache().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        let records: Vec<_> = entries.iter().map(encode).collect();
+        let stored = entries.into_iter().zip(&records).map(|(entry, record)| {
+            let index = entry.log_id.index;
+            (index, Stored { entry, bytes: record.len() })
+        });
+        self.cache().entries.extend(stored);
         self.worker.append(first, records, callback).await
     }
 
@@ -132,4 +158,69 @@ fn encode<T: serde::Serialize>(value: &T) -> Bytes {
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, versioned::DecodeError> {
     versioned::decode(bytes, RECORD_VERSION..=RECORD_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clusterkit_core::control::{Command, LivenessChange};
+    use clusterkit_core::id::{Incarnation, NodeId};
+    use clusterkit_core::limits::{ENTRY_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX};
+    use clusterkit_core::topology::Liveness;
+    use clusterkit_storage::disk::SimDisk;
+    use openraft::{EntryPayload, Membership};
+    use std::collections::BTreeSet;
+
+    use super::super::log_worker::{IoMode, LogWorker};
+    use super::super::types::{CommandBatch, RaftNode};
+    use super::*;
+
+    /// An entry of at least so many bytes.
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let node = NodeId::new(&"n".repeat(60)).unwrap();
+        let change = LivenessChange { node, incarnation: Incarnation(1), liveness: Liveness::Dead };
+        let batch = CommandBatch::new(&[Command::SetLiveness { changes: vec![change; bytes / 60] }]);
+        let log_id = LogId::new_term_index(1, index);
+        Entry { log_id, payload: EntryPayload::Normal(batch.unwrap()) }
+    }
+
+    async fn log_of(sizes: &[usize]) -> LogStore {
+        let disk = Arc::new(SimDisk::new());
+        let (worker, recovered) = LogWorker::open(disk, Path::new("/raft")).unwrap();
+        let worker = LogWorkerHandle::start(worker, IoMode::Task).unwrap();
+        let mut log = LogStore::open(worker, &recovered).unwrap();
+        let entries: Vec<_> = (0..).zip(sizes).map(|(index, bytes)| entry(index, *bytes)).collect();
+        log.append(entries, IOFlushed::noop()).await.unwrap();
+        log
+    }
+
+    #[tokio::test]
+    async fn one_message_has_no_more_entries_than_fit() {
+        let (small, half, large) = (100, APPEND_BYTES_MAX / 2 - 100, 2 * APPEND_BYTES_MAX);
+        let mut log = log_of(&[small, half, half, small, large, small]).await;
+        let mut counts = Vec::new();
+        let mut next = 0;
+        while next < 6 {
+            let entries = log.limited_get_log_entries(next, 6).await.unwrap();
+            counts.push(entries.len());
+            next += entries.len() as u64;
+        }
+        assert_eq!(counts, [2, 2, 1, 1], "what is too large for any message goes alone");
+        assert_eq!(log.limited_get_log_entries(0, 1).await.unwrap().len(), 1, "no more than was asked for");
+        assert_eq!(log.try_get_log_entries(0..6).await.unwrap().len(), 6, "what is applied is not cut");
+    }
+
+    /// Members are not proposed as commands are, so nothing else bounds their entry.
+    #[test]
+    fn the_members_of_the_largest_cluster_fit_into_one_entry() {
+        let node = RaftNode { node: "n".repeat(NODE_ID_BYTES_MAX), addr: "a".repeat(TEXT_BYTES_MAX) };
+        let stores = (0..=u64::MAX).rev().take(2 * NODES_MAX);
+        let members: BTreeMap<_, _> = stores.map(|store| (store, node.clone())).collect();
+        let voters: BTreeSet<_> = members.keys().copied().collect();
+        let membership = Membership::new(vec![voters.clone(), voters], members).unwrap();
+        let log_id = LogId::new_term_index(u64::MAX, u64::MAX);
+        let entry = Entry { log_id, payload: EntryPayload::Membership(membership) };
+        assert!(encode(&entry).len() < ENTRY_BYTES_MAX, "even twice as many");
+    }
 }

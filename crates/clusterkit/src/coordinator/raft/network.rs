@@ -18,6 +18,7 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::config::append_timeout;
 use super::types::{RaftNode, TypeConfig, Vote};
 use crate::node::message::{self, kind};
 use crate::transport::{CallError, Target, Transport};
@@ -121,7 +122,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(kind::RAFT_APPEND, &rpc, option.soft_ttl()).await
+        let body = message::encode(&(self.store, &rpc));
+        let ttl = append_timeout(option.soft_ttl(), body.len());
+        self.call_class(Class::Control, kind::RAFT_APPEND, body, ttl).await
     }
 
     async fn vote(

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clusterkit_core::control::{Applied, Command, Rejected};
+use clusterkit_core::limits::ENTRY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
@@ -42,8 +43,13 @@ const BATCH_VERSION: u8 = 1;
 pub(crate) struct CommandBatch(Vec<u8>);
 
 impl CommandBatch {
-    pub(crate) fn new(commands: &[Command]) -> Self {
-        Self(clusterkit_wire::versioned::encode(BATCH_VERSION, commands))
+    /// The batch of `commands`, unless one entry cannot hold them.
+    pub(crate) fn new(commands: &[Command]) -> Result<Self, BatchTooLarge> {
+        let bytes = clusterkit_wire::versioned::encode(BATCH_VERSION, commands);
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(BatchTooLarge { bytes: bytes.len() });
+        }
+        Ok(Self(bytes))
     }
 
     pub(crate) fn commands(&self) -> Result<Vec<Command>, clusterkit_wire::versioned::DecodeError> {
@@ -64,6 +70,14 @@ impl fmt::Display for CommandBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes of commands", self.0.len())
     }
+}
+
+/// The commands are more than one entry holds: it could not be sent to the other voters. Nothing
+/// changed; propose fewer at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an entry holds at most {ENTRY_BYTES_MAX} bytes of commands, not {bytes}")]
+pub(crate) struct BatchTooLarge {
+    pub(crate) bytes: usize,
 }
 
 /// What came of each command of a batch, in order.
@@ -155,7 +169,7 @@ mod tests {
     #[test]
     fn the_bytes_of_every_command_stay_as_they_are() {
         let lines = every_command().iter().fold(String::new(), |mut text, command| {
-            let batch = CommandBatch::new(std::slice::from_ref(command));
+            let batch = CommandBatch::new(std::slice::from_ref(command)).unwrap();
             assert_eq!(batch.commands().as_deref(), Ok(std::slice::from_ref(command)));
             writeln!(text, "{}", hex(&batch.0)).unwrap();
             text
@@ -165,10 +179,23 @@ mod tests {
 
     #[test]
     fn a_batch_of_a_later_release_is_refused_by_its_version() {
-        let mut batch = CommandBatch::new(&every_command());
+        let mut batch = CommandBatch::new(&every_command()).unwrap();
         batch.0[0] = 2;
         let error = batch.commands().unwrap_err();
         assert_eq!(error.to_string(), "the record has version 2, and versions 1 to 1 are read");
+    }
+
+    #[test]
+    fn a_batch_larger_than_an_entry_is_refused() {
+        let with_metadata = |bytes: usize| {
+            let metadata = BTreeMap::from([("key".to_owned(), "x".repeat(bytes))]);
+            let registration = Registration { metadata, ..registration() };
+            CommandBatch::new(&[Command::RegisterNode { registration, replace: false }])
+        };
+        let overhead = with_metadata(ENTRY_BYTES_MAX / 2).unwrap().0.len() - ENTRY_BYTES_MAX / 2;
+        assert!(with_metadata(ENTRY_BYTES_MAX - overhead).is_ok());
+        let bytes = ENTRY_BYTES_MAX + 1;
+        assert_eq!(with_metadata(bytes - overhead), Err(BatchTooLarge { bytes }));
     }
 
     #[test]
