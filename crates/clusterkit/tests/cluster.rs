@@ -612,6 +612,31 @@ async fn a_change_of_voters_that_was_cut_off_is_ended() {
     cluster.until(leader, "two of three are a majority", led_without(other)).await;
 }
 
+/// From when a second voter is asked for, nothing is decided without it: whether it agrees or not.
+#[tokio::test(start_paused = true)]
+async fn a_controller_whose_second_voter_never_answered_is_not_in_charge() {
+    let mut cluster = Cluster::start(1).await;
+    for (from, to) in [(1, 2), (2, 1)] {
+        cluster.net().delay(id(from).as_str(), id(to).as_str(), Duration::from_millis(5));
+    }
+    cluster.launch([2], |builder| builder).await;
+    while cluster.node(1).control_plane().voters.len() < 2 {
+        tokio::time::sleep(Duration::from_micros(200)).await; // tidy: the clock is paused
+    }
+    // The new set of voters is written at the one and on its way to the other.
+    cluster.net().partition(&[&["node-1"], &["node-2"]]);
+    tokio::time::sleep(Duration::from_secs(3)).await; // tidy: the clock is paused
+    assert!(cluster.node(1).health().reasons.contains(&HealthReason::NoController));
+    cluster.net().heal();
+    cluster.until(1, "two healthy nodes", |topology| status(2, NodeStatus::Alive)(topology)).await;
+    let in_charge = async {
+        while cluster.node(1).health().reasons.contains(&HealthReason::NoController) {
+            tokio::time::sleep(Duration::from_millis(100)).await; // tidy: the clock is paused
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), in_charge).await.expect("it heals by itself");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_breaks_at_any_time_before_the_node_is_ready_stops_it() {
     for operations in (0..60).step_by(3) {

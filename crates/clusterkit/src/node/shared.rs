@@ -328,12 +328,7 @@ impl Shared {
             return false;
         }
         let governs = self.governing.load(Ordering::Relaxed) == raft.leadership().term;
-        governs && self.quorum_age(raft).is_some_and(|age| age < self.patience())
-    }
-
-    /// How long ago the oldest message was sent that a majority has answered since.
-    fn quorum_age(&self, raft: &RaftGroup) -> Option<Duration> {
-        if raft.view().voters.len() <= 1 { Some(Duration::ZERO) } else { raft.stats().quorum_age }
+        governs && raft.quorum_age().is_some_and(|age| age < self.patience())
     }
 
     /// For how long from now nobody else is given what a node leads that spoke just now; `None` unless
@@ -344,7 +339,7 @@ impl Shared {
     pub(crate) fn support_given(&self) -> Option<Duration> {
         let raft = self.raft.get().filter(|_| self.is_in_charge())?;
         let span = self.patience() / 100 * SUPPORT_PERCENT;
-        span.checked_sub(self.quorum_age(raft)?)
+        span.checked_sub(raft.quorum_age()?)
     }
 
     /// Waits until this node has adopted `version` of the partition's record: every write that it lets

@@ -98,8 +98,6 @@ pub(crate) struct RaftNodeStats {
     pub(crate) leader: Option<StoreId>,
     pub(crate) voters: BTreeSet<StoreId>,
     pub(crate) learners: BTreeSet<StoreId>,
-    /// How long ago a majority last answered this node, when it leads.
-    pub(crate) quorum_age: Option<Duration>,
 }
 
 impl RaftGroup {
@@ -344,8 +342,19 @@ impl RaftGroup {
             leader: metrics.current_leader.map(StoreId),
             voters: membership.voter_ids().map(StoreId).collect(),
             learners: membership.learner_ids().map(StoreId).collect(),
-            quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
         }
+    }
+
+    /// How long ago the oldest message was sent that a majority of the voters has answered since, as
+    /// the leader knows it; of any other node it says nothing.
+    ///
+    /// The voters are those of the newest entry that names them, applied or not: from when it is
+    /// written, nothing is decided without them.
+    pub(crate) fn quorum_age(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        if is_alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|at| at.elapsed()) }
     }
 
     /// Stops taking part. What was promised stays on disk.
