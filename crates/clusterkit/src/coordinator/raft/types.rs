@@ -90,10 +90,11 @@ mod tests {
     use std::fmt::Write as _;
 
     use clusterkit_core::control::{FirstTable, InSyncProposal, LivenessChange, MemberIndex, Registration};
+    use clusterkit_core::handoff;
     use clusterkit_core::id::{
         BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
     };
-    use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, RaftRole};
+    use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, RaftRole};
 
     use super::*;
 
@@ -125,6 +126,7 @@ mod tests {
         let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
         let table = FirstTable(vec![vec![MemberIndex(0), MemberIndex(300)], Vec::new()]);
         let movement = Move { source: Some(node("a")), target: node("b") };
+        let overrun = Overrun { node: node("a"), stage: handoff::Stage::CatchUp };
         let dead = LivenessChange { node: node("a"), incarnation: Incarnation(4), liveness: Liveness::Dead };
         let proposal = InSyncProposal {
             partition,
@@ -148,6 +150,8 @@ mod tests {
             Command::BeginTransfer { partition, version, target: node("b") },
             Command::CancelTransfer { partition, version },
             Command::Handoff { partition, version, epoch, from: node("a"), log_end: 77 },
+            Command::Resign { partition, version, epoch, node: node("a") },
+            Command::NameOverrun { partition, version, overrun: Some(overrun) },
             Command::DropReplica { partition, version, node: node("a") },
             Command::Drain { node: node("a") },
             Command::CancelDrain { node: node("a") },
