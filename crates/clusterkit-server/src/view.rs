@@ -157,6 +157,8 @@ pub(crate) struct Event {
     pub(crate) source: Option<String>,
     pub(crate) target: Option<String>,
     pub(crate) arrived: Option<bool>,
+    pub(crate) origin: Option<String>,
+    pub(crate) stage: Option<String>,
     pub(crate) count: Option<u64>,
 }
 

@@ -3,7 +3,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Liveness, Node, Partition, Stage, Topology};
+use super::{Liveness, Node, Origin, Partition, Stage, Topology};
+use crate::handoff;
 use crate::id::{Epoch, NodeId, PartitionId};
 
 /// One thing that happened. Every node sees the same events in the same order, since they follow
@@ -23,6 +24,8 @@ pub enum Event {
         leader: NodeId,
         /// The fencing token.
         epoch: Epoch,
+        /// How the epoch began.
+        origin: Origin,
         /// Who led before, if anyone did.
         previous: Option<NodeId>,
     },
@@ -48,6 +51,34 @@ pub enum Event {
         partition: PartitionId,
         /// The set now.
         in_sync: BTreeSet<NodeId>,
+    },
+    /// A hook is past its deadline, and goes on.
+    HookOverran {
+        /// Which partition.
+        partition: PartitionId,
+        /// On which node.
+        node: NodeId,
+        /// Which hook.
+        stage: handoff::Stage,
+    },
+    /// A hook that was late is over, or another node's is named in its place.
+    HookOnTime {
+        /// Which partition.
+        partition: PartitionId,
+        /// On which node.
+        node: NodeId,
+    },
+    /// The move of a replica has everything copied, and waits for the next hook: the leader's `seal`,
+    /// or the target's `activate` once it leads.
+    MoveAdvanced {
+        /// Which partition.
+        partition: PartitionId,
+        /// From where, `None` for an added copy.
+        source: Option<NodeId>,
+        /// To where.
+        target: NodeId,
+        /// Which hook it waits for now.
+        stage: handoff::Stage,
     },
     /// A replica begins to move.
     MoveStarted {
@@ -133,9 +164,12 @@ impl Event {
             Self::ClusterFormed => "cluster_formed",
             Self::ConfigChanged => "config_changed",
             Self::DataLossPossible { .. } => "data_loss_possible",
+            Self::HookOnTime { .. } => "hook_on_time",
+            Self::HookOverran { .. } => "hook_overran",
             Self::InSyncChanged { .. } => "in_sync_changed",
             Self::LeaderElected { .. } => "leader_elected",
             Self::LeaderLost { .. } => "leader_lost",
+            Self::MoveAdvanced { .. } => "move_advanced",
             Self::MoveFinished { .. } => "move_finished",
             Self::MoveStarted { .. } => "move_started",
             Self::NodeFailed { .. } => "node_failed",
@@ -215,6 +249,8 @@ fn partition_events(older: Option<&Partition>, newer: &Partition, events: &mut V
     }
     move_events(older, newer, events);
     leader_events(older, newer, events);
+    events.extend(advance_event(older, newer));
+    overrun_events(older, newer, events);
 }
 
 fn move_events(older: Option<&Partition>, newer: &Partition, events: &mut Vec<Event>) {
@@ -242,13 +278,42 @@ fn leader_events(older: Option<&Partition>, newer: &Partition, events: &mut Vec<
     }
     match &newer.leader {
         Some(leader) if older.map(|old| old.epoch) != Some(newer.epoch) => {
-            let (leader, epoch) = (leader.clone(), newer.epoch);
-            events.push(Event::LeaderElected { partition, leader, epoch, previous: before });
+            let (leader, epoch, origin) = (leader.clone(), newer.epoch, newer.origin);
+            events.push(Event::LeaderElected { partition, leader, epoch, origin, previous: before });
         }
         Some(_) => {}
         None => events.extend(before.map(|leader| {
             let epoch = older.map_or(newer.epoch, |old| old.epoch);
             Event::LeaderLost { partition, leader, epoch }
         })),
+    }
+}
+
+/// A move that has come to its next hook.
+fn advance_event(older: Option<&Partition>, newer: &Partition) -> Option<Event> {
+    let movement = newer.movement.as_ref()?;
+    let seals = newer.transfer.is_some() && older.is_none_or(|old| old.transfer != newer.transfer);
+    let arrives =
+        newer.leader.as_ref() == Some(&movement.target) && older.is_none_or(|old| old.leader != newer.leader);
+    let stage = match (seals, arrives) {
+        (true, _) => handoff::Stage::Seal,
+        (false, true) => handoff::Stage::Activate,
+        (false, false) => return None,
+    };
+    let (source, target) = (movement.source.clone(), movement.target.clone());
+    Some(Event::MoveAdvanced { partition: newer.id, source, target, stage })
+}
+
+fn overrun_events(older: Option<&Partition>, newer: &Partition, events: &mut Vec<Event>) {
+    let partition = newer.id;
+    let (before, now) = (older.and_then(|old| old.overrun.as_ref()), newer.overrun.as_ref());
+    if before == now {
+        return;
+    }
+    if let Some(over) = before.filter(|before| now.is_none_or(|now| now.node != before.node)) {
+        events.push(Event::HookOnTime { partition, node: over.node.clone() });
+    }
+    if let Some(late) = now {
+        events.push(Event::HookOverran { partition, node: late.node.clone(), stage: late.stage });
     }
 }

@@ -1,5 +1,6 @@
 //! One version of the cluster: its configuration, its nodes, its partitions.
 
+mod awaited;
 mod delta;
 mod event;
 mod health;
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::awaited::StageAwaited;
 pub use self::delta::{Delta, DeltaError};
 pub use self::event::Event;
 pub use self::health::{Health, HealthReason, HealthState};

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 
 use super::*;
+use crate::handoff;
 use crate::id::{BootId, ClusterId, Incarnation, PartitionVersion, ReplicaUid, StoreId};
 
 fn node(number: u64, liveness: Liveness) -> Arc<Node> {
@@ -119,6 +120,7 @@ fn events_tell_deaths_elections_and_moves() {
     let (n1, n2) = (NodeId::new("n1").unwrap(), NodeId::new("n2").unwrap());
     record.leader = Some(n2.clone());
     record.epoch = Epoch(2);
+    record.origin = Origin::Membership;
     record.in_sync.remove(&n1);
     let record = Arc::make_mut(&mut new.partitions[1]);
     record.leader = None;
@@ -130,11 +132,114 @@ fn events_tell_deaths_elections_and_moves() {
             partition: PartitionId(0),
             leader: n2,
             epoch: Epoch(2),
+            origin: Origin::Membership,
             previous: Some(n1.clone()),
         },
         Event::LeaderLost { partition: PartitionId(1), leader: n1, epoch: Epoch(1) },
     ];
     assert_eq!(new.events_since(&old), expect);
+}
+
+/// Partition 0 on n1, n2 and n3, and what is told as its record changes step by step.
+struct Record {
+    topology: Topology,
+}
+
+impl Record {
+    fn new() -> Self {
+        Self { topology: topology() }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Partition)) -> Vec<String> {
+        let older = self.topology.clone();
+        self.topology.version = self.topology.version.next();
+        change(Arc::make_mut(&mut self.topology.partitions[0]));
+        self.topology.events_since(&older).iter().map(shown).collect()
+    }
+
+    fn awaited(&self) -> Vec<String> {
+        let record = &self.topology.partitions[0];
+        let shown = |awaited: &StageAwaited| format!("{} {}", awaited.node, awaited.stage);
+        let all = record.stages_awaited();
+        if let Some(of_move) = record.move_awaits() {
+            assert!(all.contains(&of_move), "{of_move:?} is one of {all:?}");
+        }
+        all.iter().map(shown).collect()
+    }
+}
+
+fn shown(event: &Event) -> String {
+    match event {
+        Event::HookOnTime { node, .. } => format!("{} {node}", event.kind()),
+        Event::HookOverran { node, stage, .. } => format!("{} {node} {stage}", event.kind()),
+        Event::MoveAdvanced { target, stage, .. } => format!("{} {target} {stage}", event.kind()),
+        Event::LeaderElected { leader, origin, .. } => format!("{} {leader} {origin}", event.kind()),
+        other => other.kind().to_string(),
+    }
+}
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+#[test]
+fn a_move_is_told_from_hook_to_hook() {
+    let mut record = Record::new();
+    let started = record.change(|record| {
+        record.replicas.push(Replica { node: id("n4"), uid: ReplicaUid(9), lapses: 0 });
+        record.movement = Some(Move { source: Some(id("n1")), target: id("n4") });
+    });
+    assert_eq!(started, ["replica_added", "move_started"]);
+    assert_eq!(record.awaited(), ["n4 catch_up"]);
+    assert_eq!(record.change(|record| drop(record.in_sync.insert(id("n4")))), ["in_sync_changed"]);
+    assert_eq!(record.awaited(), ["n1 seal"], "the controller is about to ask for it");
+    assert_eq!(record.change(|record| record.transfer = Some(id("n4"))), ["move_advanced n4 seal"]);
+    assert_eq!(record.awaited(), ["n1 seal"]);
+    let led = record.change(|record| {
+        (record.leader, record.transfer) = (Some(id("n4")), None);
+        (record.epoch, record.origin) = (Epoch(2), Origin::Handover);
+    });
+    assert_eq!(led, ["leader_elected n4 handover", "move_advanced n4 activate"]);
+    assert_eq!(record.awaited(), ["n4 activate"]);
+    assert_eq!(record.change(|record| record.movement = None), ["move_finished"]);
+    assert!(record.awaited().is_empty());
+}
+
+#[test]
+fn a_handover_without_a_move_advances_none() {
+    let mut record = Record::new();
+    assert!(record.change(|record| record.transfer = Some(id("n2"))).is_empty());
+    assert_eq!(record.awaited(), ["n1 seal"]);
+    let led = record.change(|record| {
+        (record.leader, record.transfer, record.epoch) = (Some(id("n2")), None, Epoch(2));
+    });
+    assert_eq!(led, ["leader_elected n2 first"]);
+}
+
+#[test]
+fn a_late_hook_is_told_once_and_again_when_it_is_over() {
+    let late = |node: &str, stage| Some(Overrun { node: id(node), stage });
+    let mut record = Record::new();
+    let told = record.change(|record| record.overrun = late("n2", handoff::Stage::Prepare));
+    assert_eq!(told, ["hook_overran n2 prepare"]);
+    assert_eq!(record.awaited(), ["n2 prepare"], "what shows in nothing else is awaited too");
+    assert!(record.change(|record| record.version = record.version.next()).is_empty());
+    let told = record.change(|record| record.overrun = late("n2", handoff::Stage::CatchUp));
+    assert_eq!(told, ["hook_overran n2 catch_up"]);
+    let told = record.change(|record| record.overrun = late("n3", handoff::Stage::Release));
+    assert_eq!(told, ["hook_on_time n2", "hook_overran n3 release"]);
+    assert_eq!(record.change(|record| record.overrun = None), ["hook_on_time n3"]);
+}
+
+#[test]
+fn without_a_leader_no_hook_is_awaited() {
+    let mut record = Record::new();
+    record.change(|record| {
+        record.leader = None;
+        record.in_sync.remove(&id("n2"));
+        record.movement = Some(Move { source: Some(id("n1")), target: id("n2") });
+    });
+    assert!(record.awaited().is_empty());
 }
 
 #[test]

@@ -70,17 +70,19 @@ fn line(event: &Event) -> String {
 }
 
 /// The fields that an event has, in the order of a sentence.
-fn about(event: &Event) -> [Option<String>; 10] {
+fn about(event: &Event) -> [Option<String>; 12] {
     let named = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
     [
         event.partition.map(|partition| format!("partition-{partition}")),
         event.node.clone(),
         named("leader", &event.leader),
         event.epoch.map(|epoch| format!("epoch {epoch}")),
+        named("origin", &event.origin),
         named("before", &event.previous),
         event.in_sync.as_ref().map(|nodes| format!("in sync: {}", nodes.join(" "))),
         named("from", &event.source),
         named("to", &event.target),
+        event.stage.clone(),
         event.arrived.map(|arrived| if arrived { "arrived" } else { "given up" }.to_owned()),
         event.count.map(|count| format!("{count} events")),
     ]
@@ -107,12 +109,20 @@ mod tests {
         };
         let at = "2025-01-02T03:04:05.678Z";
         check(
-            json!({"id": "7.0", "at": at, "kind": "leader_elected", "partition": 5, "leader": "node-2", "epoch": 4, "previous": "node-1"}),
-            "2025-01-02T03:04:05.678Z  leader_elected      partition-5 leader node-2 epoch 4 before node-1",
+            json!({"id": "7.0", "at": at, "kind": "leader_elected", "partition": 5, "leader": "node-2", "epoch": 4, "origin": "handover", "previous": "node-1"}),
+            "2025-01-02T03:04:05.678Z  leader_elected      partition-5 leader node-2 epoch 4 origin handover before node-1",
         );
         check(
             json!({"id": "7.1", "at": at, "kind": "move_finished", "partition": 5, "source": "a", "target": "b", "arrived": true}),
             "2025-01-02T03:04:05.678Z  move_finished       partition-5 from a to b arrived",
+        );
+        check(
+            json!({"id": "7.2", "at": at, "kind": "hook_overran", "partition": 5, "node": "b", "stage": "catch_up"}),
+            "2025-01-02T03:04:05.678Z  hook_overran        partition-5 b catch_up",
+        );
+        check(
+            json!({"id": "7.3", "at": at, "kind": "move_advanced", "partition": 5, "source": "a", "target": "b", "stage": "seal"}),
+            "2025-01-02T03:04:05.678Z  move_advanced       partition-5 from a to b seal",
         );
         check(
             json!({"id": "1.0", "at": at, "kind": "cluster_formed"}),

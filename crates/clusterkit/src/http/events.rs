@@ -190,6 +190,10 @@ struct EventDto {
     /// Who leads, or led.
     #[serde(skip_serializing_if = "Option::is_none")]
     leader: Option<String>,
+    /// How the epoch began: `first`, `handover`, `membership`, `position` or `unclean`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    origin: Option<&'static str>,
     /// Who led before.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
@@ -204,6 +208,11 @@ struct EventDto {
     /// Whether the copy is there now.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived: Option<bool>,
+    /// The hook that is late, or that a move waits for: `prepare`, `catch_up`, `seal`, `activate` or
+    /// `release`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    stage: Option<&'static str>,
 }
 
 impl From<&ClusterEvent> for EventDto {
@@ -217,9 +226,10 @@ impl EventDto {
     /// The fields of the event itself.
     fn about(event: &Event) -> Self {
         match event {
-            Event::LeaderElected { partition, leader, epoch, previous } => Self {
+            Event::LeaderElected { partition, leader, epoch, origin, previous } => Self {
                 epoch: Some(epoch.0),
                 leader: Some(leader.to_string()),
+                origin: Some(origin.as_str()),
                 previous: previous.as_ref().map(ToString::to_string),
                 ..Self::of_partition(*partition)
             },
@@ -235,15 +245,21 @@ impl EventDto {
                 let in_sync = in_sync.iter().map(ToString::to_string).collect();
                 Self { in_sync: Some(in_sync), ..Self::of_partition(*partition) }
             }
+            Event::HookOverran { partition, node, stage } => {
+                Self { stage: Some(stage.as_str()), ..Self::of_replica(*partition, node) }
+            }
+            Event::MoveAdvanced { partition, source, target, stage } => {
+                Self { stage: Some(stage.as_str()), ..Self::of_move(*partition, source.as_ref(), target) }
+            }
             Event::MoveStarted { partition, source, target } => {
                 Self::of_move(*partition, source.as_ref(), target)
             }
             Event::MoveFinished { partition, source, target, arrived } => {
                 Self { arrived: Some(*arrived), ..Self::of_move(*partition, source.as_ref(), target) }
             }
-            Event::ReplicaAdded { partition, node } | Event::ReplicaRemoved { partition, node } => {
-                Self { node: Some(node.to_string()), ..Self::of_partition(*partition) }
-            }
+            Event::HookOnTime { partition, node }
+            | Event::ReplicaAdded { partition, node }
+            | Event::ReplicaRemoved { partition, node } => Self::of_replica(*partition, node),
             Event::NodeFailed { node }
             | Event::NodeJoined { node }
             | Event::NodeLeaving { node }
@@ -260,6 +276,10 @@ impl EventDto {
         Self { partition: Some(partition.0), ..Self::default() }
     }
 
+    fn of_replica(partition: PartitionId, node: &NodeId) -> Self {
+        Self { node: Some(node.to_string()), ..Self::of_partition(partition) }
+    }
+
     fn of_move(partition: PartitionId, source: Option<&NodeId>, target: &NodeId) -> Self {
         let (source, target) = (source.map(ToString::to_string), Some(target.to_string()));
         Self { source, target, ..Self::of_partition(partition) }
@@ -268,7 +288,9 @@ impl EventDto {
 
 #[cfg(test)]
 mod tests {
+    use clusterkit_core::handoff::Stage;
     use clusterkit_core::id::{Epoch, TopologyVersion};
+    use clusterkit_core::topology::Origin;
 
     use super::*;
     use crate::net::WallTime;
@@ -288,9 +310,21 @@ mod tests {
             partition: PartitionId(5),
             leader: node(),
             epoch: Epoch(3),
+            origin: Origin::Handover,
             previous: None,
         };
-        let expect = format!(r#"{},"partition":5,"epoch":3,"leader":"n1"}}"#, head("leader_elected"));
-        check(elected, &expect);
+        let expect = r#""partition":5,"epoch":3,"leader":"n1","origin":"handover"}"#;
+        check(elected, &format!("{},{expect}", head("leader_elected")));
+        let overran = Event::HookOverran { partition: PartitionId(5), node: node(), stage: Stage::CatchUp };
+        let expect = r#""node":"n1","partition":5,"stage":"catch_up"}"#;
+        check(overran, &format!("{},{expect}", head("hook_overran")));
+        let advanced = Event::MoveAdvanced {
+            partition: PartitionId(5),
+            source: None,
+            target: node(),
+            stage: Stage::Activate,
+        };
+        let expect = r#""partition":5,"target":"n1","stage":"activate"}"#;
+        check(advanced, &format!("{},{expect}", head("move_advanced")));
     }
 }
