@@ -351,7 +351,8 @@ async fn health_is_said_in_every_way_that_is_asked_for() {
         assert_eq!(as_json.header("content-type"), "application/json", "{path}");
     }
     let verbose = get(node.addr, "/readyz?verbose").await.text;
-    let expect = "[+]joined ok\n[+]registered ok\n[+]controller ok\n[+]staying ok\nreadyz check passed\n";
+    let expect =
+        "[+]joined ok\n[+]registered ok\n[+]controller ok\n[+]staying ok\n[+]hooks ok\nreadyz check passed\n";
     assert_eq!(verbose, expect);
     assert_eq!(get(node.addr, "/livez?verbose").await.text, "[+]running ok\nlivez check passed\n");
     let ready = get_json(node.addr, "/ready").await;

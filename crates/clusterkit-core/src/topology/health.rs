@@ -1,10 +1,12 @@
 //! How the cluster stands, in one word, with reasons.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::{NodeStatus, PartitionHealth, Topology};
-use crate::id::NodeId;
+use crate::handoff;
+use crate::id::{NodeId, PartitionId};
 
 /// How the cluster stands. Whoever asks, by page, command or metric, gets this one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,17 @@ pub enum HealthReason {
         /// How many.
         partitions: u32,
     },
+    /// A hook of a node is past its deadline, and goes on.
+    HookOverran {
+        /// Which node.
+        node: NodeId,
+        /// Which hook.
+        stage: handoff::Stage,
+        /// For which partition; the first of them where it is late for several.
+        partition: PartitionId,
+        /// For how many.
+        partitions: u32,
+    },
     /// A node is not there.
     NodeDown {
         /// Which node.
@@ -101,9 +114,10 @@ impl HealthReason {
             Self::NotFormed | Self::NoController | Self::Leaderless { .. } | Self::BelowMinInSync { .. } => {
                 HealthState::Unavailable
             }
-            Self::NodeDown { .. } | Self::NodeLeaving { .. } | Self::UnderReplicated { .. } => {
-                HealthState::Degraded
-            }
+            Self::HookOverran { .. }
+            | Self::NodeDown { .. }
+            | Self::NodeLeaving { .. }
+            | Self::UnderReplicated { .. } => HealthState::Degraded,
         }
     }
 
@@ -115,6 +129,7 @@ impl HealthReason {
             Self::NoController => "no_controller",
             Self::Leaderless { .. } => "leaderless",
             Self::BelowMinInSync { .. } => "below_min_in_sync",
+            Self::HookOverran { .. } => "hook_overran",
             Self::NodeDown { .. } => "node_down",
             Self::NodeLeaving { .. } => "node_leaving",
             Self::UnderReplicated { .. } => "under_replicated",
@@ -132,6 +147,13 @@ impl fmt::Display for HealthReason {
             Self::Leaderless { partitions } => write!(f, "{partitions} partitions have no leader"),
             Self::BelowMinInSync { partitions } => {
                 write!(f, "{partitions} partitions cannot be written until another copy is back")
+            }
+            Self::HookOverran { node, stage, partition, partitions: 1 } => {
+                write!(f, "{stage} of {partition} on {node} is past its deadline")
+            }
+            Self::HookOverran { node, stage, partition, partitions } => {
+                let others = partitions.saturating_sub(1);
+                write!(f, "{stage} of {partition} and {others} more on {node} is past its deadline")
             }
             Self::NodeDown { node, status } => write!(f, "{node} is {status}"),
             Self::NodeLeaving { node } => write!(f, "{node} is leaving"),
@@ -158,6 +180,7 @@ impl Topology {
         }
         self.partition_reasons(&mut reasons);
         self.node_reasons(&mut reasons);
+        self.overrun_reasons(&mut reasons);
         reasons.sort_by_key(|reason| core::cmp::Reverse(reason.severity()));
         let state = reasons.iter().map(HealthReason::severity).max().unwrap_or(HealthState::Healthy);
         Health { state, reasons }
@@ -192,5 +215,19 @@ impl Topology {
                 status => reasons.push(HealthReason::NodeDown { node: node.id.clone(), status }),
             }
         }
+    }
+
+    /// One for each hook of each node, so that they are few however many partitions wait.
+    fn overrun_reasons(&self, reasons: &mut Vec<HealthReason>) {
+        let mut late = BTreeMap::<_, (PartitionId, u32)>::new();
+        for record in &self.partitions {
+            if let Some(overrun) = &record.overrun {
+                let (_, count) = late.entry((&overrun.node, overrun.stage)).or_insert((record.id, 0));
+                *count += 1;
+            }
+        }
+        reasons.extend(late.into_iter().map(|((node, stage), (partition, partitions))| {
+            HealthReason::HookOverran { node: node.clone(), stage, partition, partitions }
+        }));
     }
 }

@@ -243,6 +243,26 @@ fn without_a_leader_no_hook_is_awaited() {
 }
 
 #[test]
+fn a_late_hook_degrades_and_many_of_one_node_are_one_reason() {
+    let mut sick = topology();
+    let late = Overrun { node: id("n2"), stage: handoff::Stage::CatchUp };
+    Arc::make_mut(&mut sick.partitions[1]).overrun = Some(late.clone());
+    let words = |topology: &Topology| -> Vec<_> {
+        topology.health(true).reasons.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(sick.health(true).state, HealthState::Degraded);
+    assert_eq!(words(&sick), ["catch_up of partition-1 on n2 is past its deadline"]);
+    Arc::make_mut(&mut sick.partitions[3]).overrun = Some(late);
+    Arc::make_mut(&mut sick.partitions[2]).overrun =
+        Some(Overrun { node: id("n2"), stage: handoff::Stage::Release });
+    let expect = [
+        "catch_up of partition-1 and 1 more on n2 is past its deadline",
+        "release of partition-2 on n2 is past its deadline",
+    ];
+    assert_eq!(words(&sick), expect);
+}
+
+#[test]
 fn health_names_the_worst_first() {
     let mut sick = topology();
     assert!(sick.health(true).is_healthy());

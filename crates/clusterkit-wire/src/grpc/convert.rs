@@ -196,7 +196,9 @@ impl From<&HealthReason> for v1::HealthReason {
 
 fn node_of(reason: &HealthReason) -> Option<&NodeId> {
     match reason {
-        HealthReason::NodeDown { node, .. } | HealthReason::NodeLeaving { node } => Some(node),
+        HealthReason::HookOverran { node, .. }
+        | HealthReason::NodeDown { node, .. }
+        | HealthReason::NodeLeaving { node } => Some(node),
         _ => None,
     }
 }
@@ -205,6 +207,7 @@ fn partitions_of(reason: &HealthReason) -> Option<u32> {
     match reason {
         HealthReason::Leaderless { partitions }
         | HealthReason::BelowMinInSync { partitions }
+        | HealthReason::HookOverran { partitions, .. }
         | HealthReason::UnderReplicated { partitions, .. } => Some(*partitions),
         _ => None,
     }

@@ -1,10 +1,14 @@
 //! Health for machines and people: is the process alive, may it be given work, how does the cluster
 //! stand.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use clusterkit_core::handoff;
+use clusterkit_core::id::PartitionId;
 use clusterkit_core::topology::Stage;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -55,13 +59,13 @@ struct Check {
     #[schema(value_type = String)]
     name: &'static str,
     ok: bool,
-    /// `ok`, or what is wrong.
+    /// `ok`, or what is to be said of it.
     #[schema(value_type = String)]
-    message: &'static str,
+    message: Cow<'static, str>,
 }
 
 fn check(name: &'static str, ok: bool, wrong: &'static str) -> Check {
-    Check { name, ok, message: if ok { "ok" } else { wrong } }
+    Check { name, ok, message: Cow::Borrowed(if ok { "ok" } else { wrong }) }
 }
 
 fn live_checks(ck: &ClusterKit) -> Vec<Check> {
@@ -81,7 +85,27 @@ fn ready_checks(ck: &ClusterKit) -> Vec<Check> {
         check("registered", registered, "not registered under this run"),
         check("controller", shared.has_controller(), "not reachable"),
         check("staying", !leaving, "the node drains"),
+        hooks_check(&late_hooks(ck)),
     ]
+}
+
+/// The hooks of this node that are past their deadline.
+fn late_hooks(ck: &ClusterKit) -> Vec<(handoff::Stage, PartitionId)> {
+    let late = ck.stages().into_iter().filter(|status| status.overdue_since.is_some());
+    late.map(|status| (status.stage, status.partition)).collect()
+}
+
+/// It never fails: what the node leads it serves meanwhile.
+fn hooks_check(late: &[(handoff::Stage, PartitionId)]) -> Check {
+    let message = match late {
+        [] => Cow::Borrowed("ok"),
+        [(stage, partition)] => Cow::Owned(format!("{stage} of {partition} is past its deadline")),
+        [(stage, partition), others @ ..] => {
+            let others = others.len();
+            Cow::Owned(format!("{stage} of {partition} and {others} more are past their deadlines"))
+        }
+    };
+    Check { name: "hooks", ok: true, message }
 }
 
 /// What a probe asks for.
@@ -282,6 +306,18 @@ mod tests {
         let expect = "[+]joined ok\n[-]controller not reachable\nreadyz check failed\n";
         assert_eq!(Probe::default().text("readyz", &checks()), expect);
         assert_eq!(status_code(&checks()), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn late_hooks_are_named_and_fail_nothing() {
+        let late = [(handoff::Stage::CatchUp, PartitionId(5)), (handoff::Stage::Seal, PartitionId(7))];
+        let check = |late: &[(handoff::Stage, PartitionId)], expect: &str| {
+            let found = hooks_check(late);
+            assert_eq!((found.ok, found.message.as_ref()), (true, expect));
+        };
+        check(&[], "ok");
+        check(&late[..1], "catch_up of partition-5 is past its deadline");
+        check(&late, "catch_up of partition-5 and 1 more are past their deadlines");
     }
 
     #[test]
