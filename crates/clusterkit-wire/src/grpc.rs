@@ -51,9 +51,9 @@ const NODE_BYTES_MAX: usize = NAME_BYTES_MAX
     + 4 * TEXT_FIELD_BYTES_MAX
     + METADATA_ENTRIES_MAX * (2 * TEXT_FIELD_BYTES_MAX + AROUND_TEXT)
     + NUMBERS_BYTES_MAX;
-/// Three names for each copy, one number with the first, and four names beside them.
+/// Three names for each copy, two numbers with the first, and five names beside them.
 const PARTITION_BYTES_MAX: usize =
-    REPLICATION_FACTOR_MAX as usize * (3 * NAME_BYTES_MAX + 16) + 4 * NAME_BYTES_MAX + NUMBERS_BYTES_MAX;
+    REPLICATION_FACTOR_MAX as usize * (3 * NAME_BYTES_MAX + 28) + 5 * NAME_BYTES_MAX + NUMBERS_BYTES_MAX;
 
 const _: () = assert!(
     NODES_MAX * NODE_BYTES_MAX + PARTITIONS_MAX as usize * PARTITION_BYTES_MAX + (1 << 20)

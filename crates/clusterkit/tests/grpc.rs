@@ -97,8 +97,15 @@ impl World {
     }
 
     async fn partition(&mut self, selector: Option<Selector>) -> Result<v1::Partition, Status> {
+        Ok(self.partition_answer(selector).await?.partition.unwrap())
+    }
+
+    async fn partition_answer(
+        &mut self,
+        selector: Option<Selector>,
+    ) -> Result<v1::GetPartitionResponse, Status> {
         let answer = within(self.client.get_partition(v1::GetPartitionRequest { selector })).await?;
-        Ok(answer.into_inner().partition.unwrap())
+        Ok(answer.into_inner())
     }
 
     async fn route(&mut self, key: &[u8]) -> Result<v1::GetRouteResponse, Status> {
@@ -292,6 +299,10 @@ async fn partition_is_found_by_number_and_by_key() {
     assert_eq!((by_key.id, by_key.leader.as_deref()), (number, Some(NODE)));
     assert_eq!(by_key, by_number);
     assert_eq!(by_key.health(), v1::PartitionHealth::UnderReplicated);
+    let answer = world.partition_answer(Some(Selector::Id(number))).await.unwrap();
+    let current = v1::EpochRecord { epoch: by_key.epoch, leader: NODE.to_owned(), origin: by_key.origin };
+    assert_eq!(answer.history.last(), Some(&current));
+    assert_ne!(by_key.origin(), v1::EpochOrigin::Unspecified);
     assert_eq!(code(world.partition(Some(Selector::Id(64))).await), Code::NotFound);
     assert_eq!(code(world.partition(Some(Selector::Key(vec![].into()))).await), Code::InvalidArgument);
     assert_eq!(code(world.partition(None).await), Code::InvalidArgument);

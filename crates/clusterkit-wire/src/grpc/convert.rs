@@ -1,10 +1,11 @@
 //! From core's types to the messages of `clusterkit.cluster.v1`.
 
+use clusterkit_core::handoff;
 use clusterkit_core::hash::KeyHash;
 use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::topology::{
-    Cluster, Health, HealthReason, HealthState, Move, Node, NodeStatus, Partition, PartitionHealth, RaftRole,
-    Replica, Topology,
+    Cluster, EpochRecord, Health, HealthReason, HealthState, Move, Node, NodeStatus, Origin, Overrun,
+    Partition, PartitionHealth, RaftRole, Replica, Topology,
 };
 
 use super::cluster::v1;
@@ -135,13 +136,52 @@ impl v1::Partition {
             movement: record.movement.as_ref().map(Into::into),
             health: v1::PartitionHealth::from(topology.partition_health(record)).into(),
             unclean_epoch: record.unclean.map(|epoch| epoch.0),
+            origin: v1::EpochOrigin::from(record.origin).into(),
+            overrun: record.overrun.as_ref().map(Into::into),
         }
     }
 }
 
 impl From<&Replica> for v1::Replica {
     fn from(replica: &Replica) -> Self {
-        Self { node: replica.node.to_string(), uid: replica.uid.0 }
+        Self { node: replica.node.to_string(), uid: replica.uid.0, lapses: replica.lapses }
+    }
+}
+
+impl From<&EpochRecord> for v1::EpochRecord {
+    fn from(record: &EpochRecord) -> Self {
+        let origin = v1::EpochOrigin::from(record.origin).into();
+        Self { epoch: record.epoch.0, leader: record.leader.to_string(), origin }
+    }
+}
+
+impl From<Origin> for v1::EpochOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::First => Self::First,
+            Origin::Handover => Self::Handover,
+            Origin::Membership => Self::Membership,
+            Origin::Position => Self::Position,
+            Origin::Unclean => Self::Unclean,
+        }
+    }
+}
+
+impl From<&Overrun> for v1::Overrun {
+    fn from(overrun: &Overrun) -> Self {
+        Self { node: overrun.node.to_string(), stage: v1::HookStage::from(overrun.stage).into() }
+    }
+}
+
+impl From<handoff::Stage> for v1::HookStage {
+    fn from(stage: handoff::Stage) -> Self {
+        match stage {
+            handoff::Stage::Prepare => Self::Prepare,
+            handoff::Stage::CatchUp => Self::CatchUp,
+            handoff::Stage::Seal => Self::Seal,
+            handoff::Stage::Activate => Self::Activate,
+            handoff::Stage::Release => Self::Release,
+        }
     }
 }
 

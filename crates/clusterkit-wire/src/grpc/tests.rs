@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use clusterkit_core::handoff;
 use clusterkit_core::hash::KeyHash;
 use clusterkit_core::id::{
     BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid, RouteVersion,
@@ -8,7 +9,8 @@ use clusterkit_core::id::{
 };
 use clusterkit_core::placement::Strategy as FirstTable;
 use clusterkit_core::topology::{
-    Cluster, ClusterConfig, Liveness, Move, Node, NodeStatus, Partition, RaftRole, Replica, Stage, Topology,
+    Cluster, ClusterConfig, EpochRecord, Liveness, Move, Node, NodeStatus, Origin, Overrun, Partition,
+    RaftRole, Replica, Stage, Topology,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -41,7 +43,7 @@ fn node(name: &str, liveness: Liveness) -> Node {
 
 fn partition(number: u32, nodes: &[&str]) -> Partition {
     let replica =
-        |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10), lapses: 0 };
+        |(uid, name): (usize, &&str)| Replica { node: id(name), uid: ReplicaUid(uid as u64 + 10), lapses: 2 };
     Partition {
         id: PartitionId(number),
         version: PartitionVersion(5),
@@ -56,7 +58,7 @@ fn partition(number: u32, nodes: &[&str]) -> Partition {
         unclean: None,
         overrun: None,
         history: Vec::new(),
-        origin: clusterkit_core::topology::Origin::First,
+        origin: Origin::Handover,
     }
 }
 
@@ -101,6 +103,7 @@ fn every_field_of_a_partition_is_told() {
     record.transfer = Some(id("b"));
     record.movement = Some(Move { source: Some(id("a")), target: id("c") });
     record.unclean = Some(Epoch(4));
+    record.overrun = Some(Overrun { node: id("c"), stage: handoff::Stage::CatchUp });
     let nodes = vec![node("a", Liveness::Alive), node("b", Liveness::Dead)];
     let expect = v1::Partition {
         id: 0,
@@ -108,8 +111,8 @@ fn every_field_of_a_partition_is_told() {
         epoch: 6,
         leader: Some("a".to_owned()),
         replicas: vec![
-            v1::Replica { node: "a".to_owned(), uid: 10 },
-            v1::Replica { node: "b".to_owned(), uid: 11 },
+            v1::Replica { node: "a".to_owned(), uid: 10, lapses: 2 },
+            v1::Replica { node: "b".to_owned(), uid: 11, lapses: 2 },
         ],
         in_sync: vec!["a".to_owned(), "b".to_owned()],
         tainted: vec!["b".to_owned()],
@@ -118,9 +121,28 @@ fn every_field_of_a_partition_is_told() {
         movement: Some(v1::Move { source: Some("a".to_owned()), target: "c".to_owned() }),
         health: v1::PartitionHealth::UnderReplicated.into(),
         unclean_epoch: Some(4),
+        origin: v1::EpochOrigin::Handover.into(),
+        overrun: Some(v1::Overrun { node: "c".to_owned(), stage: v1::HookStage::CatchUp.into() }),
     };
     let topology = topology(1, nodes, vec![record.clone()]);
     assert_eq!(v1::Partition::of(&record, &topology), expect);
+}
+
+#[test]
+fn every_origin_and_every_hook_has_its_word_on_the_wire() {
+    let origins = [Origin::First, Origin::Handover, Origin::Membership, Origin::Position, Origin::Unclean];
+    for origin in origins {
+        let record = EpochRecord { epoch: Epoch(7), leader: id("a"), origin };
+        let message = v1::EpochRecord::from(&record);
+        let word = message.origin().as_str_name();
+        assert_eq!(word, format!("EPOCH_ORIGIN_{}", origin.as_str().to_uppercase()));
+        assert_eq!((message.epoch, message.leader.as_str()), (7, "a"));
+    }
+    use handoff::Stage::{Activate, CatchUp, Prepare, Release, Seal};
+    for stage in [Prepare, CatchUp, Seal, Activate, Release] {
+        let word = v1::HookStage::from(stage).as_str_name().to_owned();
+        assert_eq!(word, format!("HOOK_STAGE_{}", stage.as_str().to_uppercase()));
+    }
 }
 
 #[test]
@@ -180,6 +202,16 @@ fn health_is_told_with_its_reasons() {
     ];
     assert_eq!(message.state(), v1::HealthState::Unavailable);
     assert_eq!(message.reasons, expect);
+}
+
+#[test]
+fn a_late_hook_is_told_with_its_node_and_how_many_wait() {
+    let mut record = partition(0, &[]);
+    record.overrun = Some(Overrun { node: id("a"), stage: handoff::Stage::Seal });
+    let message = v1::Health::from(&topology(1, vec![], vec![record]).health(true));
+    let late = message.reasons.iter().find(|reason| reason.code == "hook_overran").unwrap();
+    assert_eq!((late.node.as_deref(), late.partitions), (Some("a"), Some(1)));
+    assert_eq!(late.message, "seal of partition-0 on a is past its deadline");
 }
 
 #[test]
@@ -248,7 +280,7 @@ fn the_largest_records_stay_below_their_bounds() {
         version: u64::MAX,
         epoch: u64::MAX,
         leader: Some(name()),
-        replicas: vec![v1::Replica { node: name(), uid: u64::MAX }; 15],
+        replicas: vec![v1::Replica { node: name(), uid: u64::MAX, lapses: u64::MAX }; 15],
         in_sync: names(),
         tainted: names(),
         min_in_sync: u32::MAX,
@@ -256,6 +288,8 @@ fn the_largest_records_stay_below_their_bounds() {
         movement: Some(v1::Move { source: Some(name()), target: name() }),
         health: 4,
         unclean_epoch: Some(u64::MAX),
+        origin: v1::EpochOrigin::Unclean.into(),
+        overrun: Some(v1::Overrun { node: name(), stage: v1::HookStage::Release.into() }),
     };
     assert!(largest.encoded_len() + 8 <= PARTITION_BYTES_MAX, "{}", largest.encoded_len());
 }

@@ -181,6 +181,7 @@ fn partition(
         partition: Some(v1::Partition::of(record, topology)),
         version: topology.version.0,
         route_version: topology.route_version.0,
+        history: record.history.iter().map(Into::into).collect(),
     })
 }
 
