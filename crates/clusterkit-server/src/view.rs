@@ -1,6 +1,7 @@
 //! What nodes answer, as far as the commands read it. Fields that a later release adds do not matter.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -22,7 +23,50 @@ pub(crate) struct Status {
     pub(crate) control_plane: ControlPlane,
     pub(crate) partitions: PartitionCounts,
     pub(crate) moves: u32,
+    /// The first of them.
+    #[serde(default)]
+    pub(crate) movements: Vec<Movement>,
+    #[serde(default)]
+    pub(crate) overruns: Vec<Overrun>,
     pub(crate) nodes: Vec<NodeStatus>,
+}
+
+/// A copy on its way.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Movement {
+    pub(crate) partition: u32,
+    #[serde(flatten)]
+    pub(crate) way: Way,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Way {
+    pub(crate) source: Option<String>,
+    pub(crate) target: String,
+    pub(crate) awaits: Option<Hook>,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{source} to {}", self.target),
+            None => write!(f, "to {}", self.target),
+        }
+    }
+}
+
+/// A hook that is late.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Overrun {
+    pub(crate) partition: u32,
+    #[serde(flatten)]
+    pub(crate) hook: Hook,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Hook {
+    pub(crate) node: String,
+    pub(crate) stage: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -116,9 +160,47 @@ pub(crate) struct Partition {
     pub(crate) in_sync: Vec<String>,
     pub(crate) min_in_sync: u32,
     pub(crate) health: String,
-    /// Only where one partition is asked for.
+    pub(crate) movement: Option<Way>,
+    // The rest comes only where one partition is asked for.
+    #[serde(default)]
+    pub(crate) origin: String,
+    #[serde(default)]
+    pub(crate) history: Vec<Epoch>,
+    #[serde(default)]
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) blocked_by: Option<String>,
     #[serde(default)]
     pub(crate) reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Epoch {
+    pub(crate) epoch: u64,
+    pub(crate) leader: String,
+    pub(crate) origin: String,
+    pub(crate) at: Option<String>,
+}
+
+/// A hook that a partition waits for.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Stage {
+    pub(crate) node: String,
+    pub(crate) public_addr: Option<String>,
+    pub(crate) stage: String,
+    pub(crate) late: bool,
+    /// Only the node that runs it tells.
+    pub(crate) attempt: Option<Attempt>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) since: String,
+    pub(crate) running: bool,
+    pub(crate) calls: u32,
+    pub(crate) reason: Option<String>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) bytes_total: Option<u64>,
+    pub(crate) permits: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]

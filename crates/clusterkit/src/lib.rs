@@ -49,7 +49,7 @@ pub use self::error::{ChangeError, DataDirError, InvalidSettings, JoinRefusal, S
 pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
 pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, NotAdopted, Route, TopologyWatch};
 pub use self::lease::{Lease, LeaseLost, Permit};
-pub use self::status::{ControlPlaneStatus, NodeShare, Stats, Status};
+pub use self::status::{ControlPlaneStatus, MoveStatus, NodeShare, Stats, Status};
 pub use self::stop_check::{StopCheck, StopReason};
 
 /// The examples of the front page of the project, compiled.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clusterkit_core::id::{ClusterId, NodeId, RouteVersion, StoreId, TopologyVersion};
-use clusterkit_core::topology::{Health, Node, PartitionHealth, Stage, Topology};
+use clusterkit_core::id::{ClusterId, NodeId, PartitionId, RouteVersion, StoreId, TopologyVersion};
+use clusterkit_core::topology::{
+    Health, Move, Node, Overrun, PartitionHealth, Stage, StageAwaited, Topology,
+};
 
 use crate::coordinator::raft::RaftNodeStats;
 use crate::handle::ClusterKit;
@@ -30,6 +32,35 @@ pub struct Status {
     pub control_plane: ControlPlaneStatus,
     /// Who holds what.
     pub stats: Stats,
+    /// The moves of replicas under way, by partition.
+    pub moves: Vec<MoveStatus>,
+    /// The hooks that are past their deadline.
+    pub overruns: BTreeMap<PartitionId, Overrun>,
+}
+
+/// The move of a replica, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MoveStatus {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// From where to where.
+    pub movement: Move,
+    /// The hook that it waits for; `None` while nobody leads the partition.
+    pub awaits: Option<StageAwaited>,
+}
+
+fn moves(topology: &Topology) -> Vec<MoveStatus> {
+    let moving = topology.partitions.iter().filter_map(|record| {
+        let movement = record.movement.clone()?;
+        Some(MoveStatus { partition: record.id, movement, awaits: record.move_awaits() })
+    });
+    moving.collect()
+}
+
+fn overruns(topology: &Topology) -> BTreeMap<PartitionId, Overrun> {
+    let late = topology.partitions.iter().filter_map(|record| Some((record.id, record.overrun.clone()?)));
+    late.collect()
 }
 
 impl Status {
@@ -45,6 +76,8 @@ impl Status {
             health: node.health(),
             control_plane: node.control_plane(),
             stats: Stats::of(&topology),
+            moves: moves(&topology),
+            overruns: overruns(&topology),
         }
     }
 }
@@ -173,6 +206,7 @@ fn count(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use clusterkit_core::control::{Command, ControlState, FirstTable, MemberIndex, Registration};
+    use clusterkit_core::handoff;
     use clusterkit_core::id::BootId;
     use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
 
@@ -208,6 +242,23 @@ mod tests {
         let mut state = ControlState::default();
         state.apply(&Command::FormCluster { cluster, members, table }).expect("formed");
         state
+    }
+
+    #[test]
+    fn a_move_is_listed_with_the_hook_that_it_waits_for() {
+        let mut state = cluster();
+        let (partition, movement) = (PartitionId(1), Move { source: Some(id(2)), target: id(4) });
+        let version = state.topology.partitions[1].version;
+        let start = Command::StartMove { partition, version, movement: movement.clone() };
+        state.apply(&start).expect("accepted");
+        let awaited = StageAwaited { node: id(4), stage: handoff::Stage::CatchUp };
+        let expect = MoveStatus { partition, movement, awaits: Some(awaited.clone()) };
+        assert_eq!(moves(&state.topology), [expect]);
+        let version = state.topology.partitions[1].version;
+        let overrun = Overrun { node: awaited.node, stage: awaited.stage };
+        let name = Command::NameOverrun { partition, version, overrun: Some(overrun.clone()) };
+        state.apply(&name).expect("accepted");
+        assert_eq!(overruns(&state.topology), [(partition, overrun)].into());
     }
 
     #[test]

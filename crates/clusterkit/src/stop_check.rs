@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use clusterkit_core::handoff;
 use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::topology::{Liveness, Node, Partition, Stage, Topology};
 
@@ -18,6 +19,10 @@ pub struct StopCheck {
     pub partitions_losing_quorum: Vec<PartitionId>,
     /// Partitions that no replica could lead without the node, although one can with it.
     pub partitions_leaderless: Vec<PartitionId>,
+    /// Partitions whose copy on the node catches up: it would begin anew.
+    pub partitions_catching_up: Vec<PartitionId>,
+    /// Partitions that the node hands over to another just now.
+    pub partitions_handing_over: Vec<PartitionId>,
     /// Whether the voters that remain would be too few to decide anything.
     pub control_plane_quorum_lost: bool,
     /// What speaks against it. Empty when nothing does.
@@ -36,12 +41,22 @@ impl StopCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
+    /// Copies on the node catch up, and would begin anew.
+    CatchingUp {
+        /// How many.
+        partitions: usize,
+    },
     /// The control plane would lose, or has lost, its majority.
     ControlPlane {
         /// Nodes that vote.
         voters: usize,
         /// Voters that would be left alive.
         alive: usize,
+    },
+    /// The node hands partitions over to others, which would be elected instead.
+    HandingOver {
+        /// How many.
+        partitions: usize,
     },
     /// Partitions would have no leader.
     Leaderless {
@@ -62,7 +77,9 @@ impl StopReason {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::CatchingUp { .. } => "partitions_catching_up",
             Self::ControlPlane { .. } => "control_plane_quorum_lost",
+            Self::HandingOver { .. } => "partitions_handing_over",
             Self::Leaderless { .. } => "partitions_leaderless",
             Self::LosesQuorum { .. } => "partitions_losing_quorum",
             Self::NoController => "no_controller",
@@ -73,6 +90,12 @@ impl StopReason {
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CatchingUp { partitions } => {
+                write!(f, "{partitions} copies on it are catching up, and would begin anew")
+            }
+            Self::HandingOver { partitions } => {
+                write!(f, "it hands {partitions} partitions over just now: wait until it has")
+            }
             Self::ControlPlane { voters, alive } => {
                 write!(
                     f,
@@ -109,6 +132,8 @@ fn stop_check(topology: &Topology, voters: &BTreeSet<NodeId>, node: &NodeId) -> 
         node: node.clone(),
         partitions_losing_quorum: Vec::new(),
         partitions_leaderless: Vec::new(),
+        partitions_catching_up: Vec::new(),
+        partitions_handing_over: Vec::new(),
         control_plane_quorum_lost: false,
         reasons: Vec::new(),
     };
@@ -119,6 +144,15 @@ fn stop_check(topology: &Topology, voters: &BTreeSet<NodeId>, node: &NodeId) -> 
             partitions().filter(|record| loses_leader(topology, record, node)).map(ids).collect();
         check.partitions_losing_quorum =
             partitions().filter(|record| loses_quorum(topology, record, node)).map(ids).collect();
+        let in_stage = |record: &Partition, stages: &[handoff::Stage]| {
+            let mut awaited = record.stages_awaited().into_iter();
+            awaited.any(|awaited| awaited.node == *node && stages.contains(&awaited.stage))
+        };
+        let copying = [handoff::Stage::Prepare, handoff::Stage::CatchUp];
+        check.partitions_catching_up =
+            partitions().filter(|record| in_stage(record, &copying)).map(ids).collect();
+        check.partitions_handing_over =
+            partitions().filter(|record| in_stage(record, &[handoff::Stage::Seal])).map(ids).collect();
     }
     let left = voters.iter().filter(|voter| *voter != node && is_heard(topology, voter)).count();
     check.control_plane_quorum_lost = left < majority(voters.len());
@@ -136,6 +170,12 @@ fn reasons(check: &StopCheck, voters: usize, alive: usize) -> Vec<StopReason> {
     }
     if !check.partitions_losing_quorum.is_empty() {
         reasons.push(StopReason::LosesQuorum { partitions: check.partitions_losing_quorum.len() });
+    }
+    if !check.partitions_catching_up.is_empty() {
+        reasons.push(StopReason::CatchingUp { partitions: check.partitions_catching_up.len() });
+    }
+    if !check.partitions_handing_over.is_empty() {
+        reasons.push(StopReason::HandingOver { partitions: check.partitions_handing_over.len() });
     }
     reasons
 }
@@ -174,7 +214,7 @@ mod tests {
 
     use clusterkit_core::control::{Command, ControlState, LivenessChange, Registration};
     use clusterkit_core::id::{BootId, ClusterId, Incarnation, StoreId};
-    use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
+    use clusterkit_core::topology::{Cluster, ClusterConfig, Move, RaftRole};
 
     use super::*;
 
@@ -268,6 +308,34 @@ mod tests {
         kill(&mut state, "n3");
         let check = stop_check(&state.topology, &voters(3), &id("n3")).expect("a node");
         assert!(check.is_safe(), "{check:?}");
+    }
+
+    /// The codes of what speaks against stopping each of the nodes 1 to 3.
+    fn codes(state: &ControlState) -> [Vec<&'static str>; 3] {
+        ["n1", "n2", "n3"].map(|name| {
+            let check = stop_check(&state.topology, &voters(3), &id(name)).expect("a node");
+            check.reasons.iter().map(StopReason::code).collect()
+        })
+    }
+
+    #[test]
+    fn a_node_whose_hooks_are_awaited_is_better_left_alone() {
+        let mut state = cluster(3, 1, 2);
+        let holders: Vec<_> = state.topology.partitions[0].replicas.iter().map(|r| r.node.clone()).collect();
+        let names = ["n1", "n2", "n3"].map(id);
+        let outsider = names.iter().find(|node| !holders.contains(node)).expect("two of three hold it");
+        let place = |node: &NodeId| names.iter().position(|name| name == node).expect("one of three");
+        let (partition, movement) =
+            (PartitionId(0), Move { source: Some(holders[0].clone()), target: outsider.clone() });
+        let version = state.topology.partitions[0].version;
+        apply(&mut state, &Command::StartMove { partition, version, movement });
+        let found = codes(&state);
+        assert!(found[place(outsider)].contains(&"partitions_catching_up"), "{found:?}");
+        let version = state.topology.partitions[0].version;
+        apply(&mut state, &Command::BeginTransfer { partition, version, target: holders[1].clone() });
+        let found = codes(&state);
+        assert!(found[place(&holders[0])].contains(&"partitions_handing_over"), "{found:?}");
+        assert!(!found[place(&holders[1])].contains(&"partitions_handing_over"), "{found:?}");
     }
 
     #[test]

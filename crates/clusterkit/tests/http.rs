@@ -2,6 +2,8 @@
 
 #[path = "http/client.rs"]
 mod client;
+#[path = "http/hooks.rs"]
+mod hooks;
 #[path = "http/lint.rs"]
 mod lint;
 #[path = "http/node.rs"]
@@ -66,8 +68,19 @@ async fn the_topology_has_all_that_a_client_routes_by() {
     assert_eq!(partition["replicas"][0]["node"], "node-1");
     check_fields(
         partition,
-        &["epoch", "version", "in_sync", "min_in_sync", "transfer", "movement", "health"],
+        &[
+            "epoch",
+            "origin",
+            "version",
+            "in_sync",
+            "min_in_sync",
+            "transfer",
+            "movement",
+            "overrun",
+            "health",
+        ],
     );
+    assert_eq!(partition["replicas"][0]["lapses"], 0);
     let shown = &topology["nodes"][0];
     assert_eq!((&shown["id"], &shown["status"]), (&json!("node-1"), &json!("alive")));
     assert_eq!(shown["public_addr"], node.addr.to_string());
@@ -171,6 +184,12 @@ async fn partitions_are_paged_and_found_by_number_and_by_name() {
     );
     assert_eq!(by_number, by_name);
     assert_eq!(by_number["health"], "under_replicated");
+    assert_eq!((&by_number["blocked_by"], &by_number["movement"]), (&Value::Null, &Value::Null));
+    let epoch = by_number["history"].as_array().and_then(|epochs| epochs.last()).expect("an epoch");
+    assert_eq!((&epoch["epoch"], &epoch["leader"]), (&by_number["epoch"], &json!("node-1")));
+    assert_eq!(epoch["origin"], by_number["origin"]);
+    assert!(epoch["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{epoch}");
+    assert!(by_number["stages"].is_array(), "{by_number}");
     let reason = by_number["reasons"][0].as_str().expect("a reason");
     assert_eq!(reason, "1 of 3 copies are in sync and alive; only 1 nodes take data, add more");
 }
@@ -188,6 +207,7 @@ async fn the_status_says_in_a_sentence_how_the_cluster_stands() {
     assert_eq!(status["control_plane"]["state"], "leader");
     assert_eq!(status["partitions"]["total"], 8);
     assert_eq!(status["partitions"]["under_replicated"], 8);
+    assert_eq!((&status["movements"], &status["overruns"]), (&json!([]), &json!([])));
     let row = &status["nodes"][0];
     assert_eq!((&row["replicas"], &row["leaders"], &row["raft"]), (&json!(8), &json!(8), &json!("voter")));
     assert_eq!(row["is_controller"], true);
@@ -531,6 +551,8 @@ async fn metrics_pass_the_lint_and_come_from_what_is() {
     let node = single().await;
     node.ck.set_replication_factor(1).await.expect("changed");
     eventually("one copy is enough", || node.ck.health().is_healthy()).await;
+    let may_write = |number| node.ck.lead(clusterkit::PartitionId(number)).is_ok();
+    eventually("every lease is open", || (0..8).all(may_write)).await;
     get(node.addr, "/v1/nodes/node-1").await;
     get(node.addr, "/nothing/at/all").await;
     metrics_until(node.addr, "clusterkit_events_total{kind=\"config_changed\"}").await;
@@ -548,6 +570,13 @@ async fn metrics_pass_the_lint_and_come_from_what_is() {
     check("clusterkit_is_controller", 1.0);
     check("clusterkit_ready", 1.0);
     check("clusterkit_moves_running", 0.0);
+    check("clusterkit_hook_overruns_total{stage=\"seal\"}", 0.0);
+    check("clusterkit_hooks_running{stage=\"catch_up\"}", 0.0);
+    check("clusterkit_hooks_overdue{stage=\"activate\"}", 0.0);
+    check("clusterkit_hook_copied_bytes", 0.0);
+    check("clusterkit_hook_remaining_bytes", 0.0);
+    check("clusterkit_leases", 8.0);
+    assert!(series["clusterkit_lease_support_seconds"] > 0.0);
     check("clusterkit_forward_errors_total", 0.0);
     check("clusterkit_topology_version", node.ck.topology().version.0 as f64);
     check("clusterkit_route_version", node.ck.topology().route_version.0 as f64);
@@ -748,6 +777,7 @@ mod several {
         let check = get_json(addr, &stop_check_of("node-3")).await;
         let expect = json!({
             "node": "node-3", "safe": true, "partitions_losing_quorum": [], "partitions_leaderless": [],
+            "partitions_catching_up": [], "partitions_handing_over": [],
             "control_plane_quorum_lost": false, "reasons": []
         });
         assert_eq!(check, expect);

@@ -1,5 +1,6 @@
 //! `clusterkit node drain`: the one command that takes long.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -99,7 +100,8 @@ async fn until_left(drain: &Drain, client: &Client, progress: &mut Progress) -> 
             match departure.judge(Standing::of(&status, &drain.node)) {
                 Judgement::Over { has_left } => return Ok(has_left),
                 Judgement::UnderWay { copies, all, leads } if drain.remote.format.output == Output::Table => {
-                    progress.show(&line(&drain.node, copies, all, leads))?;
+                    let waits = waits(&status, &drain.node);
+                    progress.show(&format!("{}{waits}", line(&drain.node, copies, all, leads)))?;
                 }
                 Judgement::UnderWay { .. } | Judgement::NotSeenYet => {}
             }
@@ -165,6 +167,26 @@ fn line(node: &str, copies: u32, all: u32, leads: u32) -> String {
     format!("{node} is leaving: {} of {all} copies handed over, {leads} partitions still led", all - copies)
 }
 
+/// What the copies that are on their way from `node` wait for, and the first hook that is late.
+fn waits(status: &Status, node: &str) -> String {
+    let leaving: Vec<_> =
+        status.movements.iter().filter(|movement| movement.way.source.as_deref() == Some(node)).collect();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for hook in leaving.iter().filter_map(|movement| movement.way.awaits.as_ref()) {
+        *counts.entry(&hook.stage).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return String::new();
+    }
+    let counts: Vec<_> = counts.iter().map(|(stage, count)| format!("{count} in {stage}")).collect();
+    let is_leaving = |partition| leaving.iter().any(|movement| movement.partition == partition);
+    let late = status.overruns.iter().find(|overrun| is_leaving(overrun.partition));
+    let late = late.map(|late| {
+        format!("; {} of partition-{} on {} is late", late.hook.stage, late.partition, late.hook.node)
+    });
+    format!("; {}{}", counts.join(", "), late.unwrap_or_default())
+}
+
 /// How far a drain is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -196,6 +218,39 @@ mod tests {
             "a is leaving: 0 of 64 copies handed over, 20 partitions still led"
         );
         assert_eq!(line("a", 4, 64, 0), "a is leaving: 60 of 64 copies handed over, 0 partitions still led");
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_what_it_waits_for() {
+        let movement = |partition: u32, source: &str, stage: &str| {
+            let awaits = json!({"stage": stage, "node": "c"});
+            json!({"partition": partition, "source": source, "target": "c", "awaits": awaits})
+        };
+        let check = |movements: Value, overruns: Value, expect: &str| {
+            let status = json!({
+                "node": "b", "cluster": null, "version": 1, "moves": 3, "nodes": [],
+                "health": {"state": "healthy", "sentence": "healthy"},
+                "control_plane": {"controller": null}, "movements": movements, "overruns": overruns,
+                "partitions": {
+                    "total": 8, "ok": 8, "under_replicated": 0, "below_min_in_sync": 0, "leaderless": 0,
+                },
+            });
+            assert_eq!(waits(&serde_json::from_value(status).expect("a status"), "a"), expect);
+        };
+        check(json!([movement(1, "b", "catch_up")]), json!([]), "");
+        let moving = json!([
+            movement(1, "a", "catch_up"),
+            movement(2, "a", "catch_up"),
+            movement(3, "a", "seal"),
+            movement(4, "b", "seal"),
+        ]);
+        check(moving.clone(), json!([]), "; 2 in catch_up, 1 in seal");
+        let late = json!([
+            {"partition": 9, "stage": "release", "node": "d"},
+            {"partition": 2, "stage": "catch_up", "node": "c"},
+        ]);
+        let expect = "; 2 in catch_up, 1 in seal; catch_up of partition-2 on c is late";
+        check(moving, late, expect);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const PATH: &str = "/v1/status";
 const WAIT_PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// Moves and late hooks that are shown: what is left fits into the terminal.
+const ROWS_MAX: usize = 10;
 /// Empties the terminal.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -103,7 +105,42 @@ fn watch(options: &cli::Status, client: &Client) -> Outcome {
 }
 
 fn text(status: &Status, colours: bool) -> String {
-    format!("{}\n\n{}\n{}", sentence(status, colours), summary(status), nodes(status))
+    let (moves, late) = (moves(status), late_hooks(status));
+    format!("{}\n\n{}\n{}{moves}{late}", sentence(status, colours), summary(status), nodes(status))
+}
+
+/// The moves under way, where there are any.
+fn moves(status: &Status) -> String {
+    let rows = status.movements.iter().map(|movement| {
+        let awaits = match &movement.way.awaits {
+            Some(hook) => format!("{} on {}", hook.stage, hook.node),
+            None => "a leader".to_owned(),
+        };
+        [movement.partition.to_string(), movement.way.to_string(), awaits]
+    });
+    let all = usize::try_from(status.moves).unwrap_or(usize::MAX);
+    listed(["PARTITION", "MOVES", "WAITS FOR"], rows, all)
+}
+
+/// The hooks that are past their deadline, where there are any.
+fn late_hooks(status: &Status) -> String {
+    let rows = status.overruns.iter().map(|overrun| {
+        [overrun.partition.to_string(), overrun.hook.stage.clone(), overrun.hook.node.clone()]
+    });
+    listed(["PARTITION", "LATE HOOK", "NODE"], rows, status.overruns.len())
+}
+
+/// A table of the first rows, and how many more there are of `all`; nothing where there is none.
+fn listed(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>, all: usize) -> String {
+    let shown: Vec<_> = rows.take(ROWS_MAX).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let more = match all.saturating_sub(shown.len()) {
+        0 => String::new(),
+        more => format!("... and {more} more\n"),
+    };
+    format!("\n{}{more}", table::columns(head, shown))
 }
 
 fn sentence(status: &Status, colours: bool) -> String {
@@ -231,6 +268,29 @@ node-1  alive   controller  22     64     127.0.0.1:8080  127.0.0.1:7000  -     
 node-2  dead    voter       22     64     127.0.0.1:8080  127.0.0.1:7000  -     0.1.0
 ";
         assert_eq!(text, expect);
+    }
+
+    #[test]
+    fn moves_and_late_hooks_are_listed_with_what_they_wait_for() {
+        let hook = json!({"stage": "catch_up", "node": "node-3"});
+        let movement = |partition: u32, source: Value, awaits: &Value| json!({"partition": partition, "source": source, "target": "node-3", "awaits": awaits});
+        let mut moving = status("degraded", "degraded", [64, 64, 0, 0, 0]);
+        let movements = json!([movement(5, json!("node-2"), &hook), movement(7, json!(null), &json!(null))]);
+        moving.movements = serde_json::from_value(movements).expect("moves");
+        moving.moves = 14;
+        let overrun = json!([{"partition": 5, "stage": "catch_up", "node": "node-3"}]);
+        moving.overruns = serde_json::from_value(overrun).expect("late hooks");
+        let expect = "
+PARTITION  MOVES             WAITS FOR
+5          node-2 to node-3  catch_up on node-3
+7          to node-3         a leader
+... and 12 more
+
+PARTITION  LATE HOOK  NODE
+5          catch_up   node-3
+";
+        let text = text(&moving, false);
+        assert!(text.ends_with(expect), "{text}");
     }
 
     #[test]

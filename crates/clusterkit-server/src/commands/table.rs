@@ -19,7 +19,7 @@ pub(super) fn columns<const N: usize>(
 }
 
 /// A name and a value a line.
-pub(super) fn properties<const N: usize>(rows: [(&str, String); N]) -> String {
+pub(super) fn properties<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = bare();
     for (name, value) in rows {
         table.add_row([name.to_owned(), value]);

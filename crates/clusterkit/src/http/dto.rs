@@ -6,7 +6,9 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use clusterkit_core::control::Applied;
 use clusterkit_core::hash::{KeyHash, SLOT_COUNT};
-use clusterkit_core::topology::{Cluster, Health, Node, Partition, RaftRole, Topology};
+use clusterkit_core::topology::{
+    Cluster, Health, Move, Node, Overrun, Partition, RaftRole, Replica, StageAwaited, Topology,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -139,6 +141,9 @@ pub(super) struct PartitionDto {
     version: u64,
     /// Grows with every change of the leader: the fencing token.
     epoch: u64,
+    /// How that epoch began: `first`, `handover`, `membership`, `position` or `unclean`.
+    #[schema(value_type = String)]
+    origin: &'static str,
     /// The node that takes writes.
     leader: Option<String>,
     /// The nodes that hold it, oldest placement first.
@@ -151,6 +156,8 @@ pub(super) struct PartitionDto {
     transfer: Option<String>,
     /// The move of a replica that is under way.
     movement: Option<MovementDto>,
+    /// The hook that is past its deadline, when one is.
+    overrun: Option<HookDto>,
     /// `ok`, `under_replicated`, `below_min_in_sync` or `leaderless`.
     #[schema(value_type = String)]
     health: &'static str,
@@ -163,6 +170,8 @@ pub(super) struct ReplicaDto {
     node: String,
     /// Which placement it is: a replica that was removed and added again has another.
     uid: u64,
+    /// How often it fell out of the replicas in sync.
+    lapses: u64,
 }
 
 /// A replica on its way.
@@ -173,29 +182,64 @@ pub(super) struct MovementDto {
     source: Option<String>,
     /// The node that gets a copy.
     target: String,
+    /// The hook that it waits for; none while nobody leads.
+    awaits: Option<HookDto>,
+}
+
+impl MovementDto {
+    pub(super) fn new(movement: &Move, awaits: Option<StageAwaited>) -> Self {
+        Self {
+            source: movement.source.as_ref().map(ToString::to_string),
+            target: movement.target.to_string(),
+            awaits: awaits.map(HookDto::from),
+        }
+    }
+}
+
+/// A hook of the program that embeds a node.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Hook)]
+pub(super) struct HookDto {
+    /// Where it runs.
+    node: String,
+    /// `prepare`, `catch_up`, `seal`, `activate` or `release`.
+    #[schema(value_type = String)]
+    stage: &'static str,
+}
+
+impl From<StageAwaited> for HookDto {
+    fn from(awaited: StageAwaited) -> Self {
+        Self { node: awaited.node.to_string(), stage: awaited.stage.as_str() }
+    }
+}
+
+impl From<&Overrun> for HookDto {
+    fn from(overrun: &Overrun) -> Self {
+        Self { node: overrun.node.to_string(), stage: overrun.stage.as_str() }
+    }
 }
 
 impl PartitionDto {
     pub(super) fn new(topology: &Topology, record: &Partition) -> Self {
-        let replica = |replica: &clusterkit_core::topology::Replica| ReplicaDto {
+        let replica = |replica: &Replica| ReplicaDto {
             node: replica.node.to_string(),
             uid: replica.uid.0,
+            lapses: replica.lapses,
         };
-        let movement = |movement: &clusterkit_core::topology::Move| MovementDto {
-            source: movement.source.as_ref().map(ToString::to_string),
-            target: movement.target.to_string(),
-        };
+        let movement = |movement| MovementDto::new(movement, record.move_awaits());
         Self {
             id: record.id.0,
             name: record.id.to_string(),
             version: record.version.0,
             epoch: record.epoch.0,
+            origin: record.origin.as_str(),
             leader: record.leader.as_ref().map(ToString::to_string),
             replicas: record.replicas.iter().map(replica).collect(),
             in_sync: record.in_sync.iter().map(ToString::to_string).collect(),
             min_in_sync: record.min_in_sync,
             transfer: record.transfer.as_ref().map(ToString::to_string),
             movement: record.movement.as_ref().map(movement),
+            overrun: record.overrun.as_ref().map(HookDto::from),
             health: topology.partition_health(record).as_str(),
         }
     }

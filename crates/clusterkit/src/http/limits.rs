@@ -46,6 +46,8 @@ pub const NODES_PAGE_LIMIT_DEFAULT: usize = 50;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// How long requests under way may take when the port closes.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// Moves, and late hooks, that a status lists.
+pub const STATUS_ROWS_MAX: usize = 100;
 /// Requests at once on one HTTP/2 connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 /// The longest `?wait=`.

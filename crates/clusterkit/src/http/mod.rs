@@ -39,6 +39,7 @@ mod seeds_001;
 mod seeds_002;
 mod seeds_004;
 mod serve;
+mod stages;
 mod status;
 mod text;
 mod topology;

@@ -90,6 +90,10 @@ struct StopCheckDto {
     partitions_losing_quorum: Vec<u32>,
     /// Partitions that no replica could lead without the node.
     partitions_leaderless: Vec<u32>,
+    /// Partitions whose copy on the node catches up: it would begin anew.
+    partitions_catching_up: Vec<u32>,
+    /// Partitions that the node hands over to another just now.
+    partitions_handing_over: Vec<u32>,
     /// Whether the voters that remain would be too few to decide anything.
     control_plane_quorum_lost: bool,
     /// What speaks against it.
@@ -115,6 +119,8 @@ impl From<StopCheck> for StopCheckDto {
             safe: check.is_safe(),
             partitions_losing_quorum: check.partitions_losing_quorum.iter().map(number).collect(),
             partitions_leaderless: check.partitions_leaderless.iter().map(number).collect(),
+            partitions_catching_up: check.partitions_catching_up.iter().map(number).collect(),
+            partitions_handing_over: check.partitions_handing_over.iter().map(number).collect(),
             control_plane_quorum_lost: check.control_plane_quorum_lost,
             reasons: reasons
                 .map(|reason| StopReasonDto { code: reason.code(), message: reason.to_string() })

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use clusterkit_core::id::NodeId;
-use clusterkit_core::topology::{Node, PartitionHealth, Topology};
+use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::topology::{Node, Overrun, PartitionHealth, Topology};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::dto::{ClusterDto, HealthDto};
+use super::dto::{ClusterDto, HealthDto, HookDto, MovementDto};
 use super::endpoint::{Endpoint, JSON};
+use super::limits::STATUS_ROWS_MAX;
 use super::openapi;
 use super::text::seconds;
-use crate::status::{ControlPlaneStatus, NodeShare, Stats, Status};
+use crate::status::{ControlPlaneStatus, MoveStatus, NodeShare, Stats, Status};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -48,6 +49,10 @@ struct StatusDto {
     partitions: PartitionCountsDto,
     /// Replica moves under way.
     moves: u32,
+    /// Those moves by partition, the first 100 of them.
+    movements: Vec<MoveDto>,
+    /// The hooks that are past their deadline, by partition, the first 100 of them.
+    overruns: Vec<OverrunDto>,
     /// The variance of the copies over the nodes: 0 when every node holds as many.
     variance: f64,
     /// Every registered node.
@@ -164,6 +169,37 @@ impl NodeStatusDto {
     }
 }
 
+/// The move of a copy.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Move)]
+struct MoveDto {
+    partition: u32,
+    #[serde(flatten)]
+    movement: MovementDto,
+}
+
+impl From<&MoveStatus> for MoveDto {
+    fn from(status: &MoveStatus) -> Self {
+        let movement = MovementDto::new(&status.movement, status.awaits.clone());
+        Self { partition: status.partition.0, movement }
+    }
+}
+
+/// A hook that is past its deadline.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Overrun)]
+struct OverrunDto {
+    partition: u32,
+    #[serde(flatten)]
+    hook: HookDto,
+}
+
+impl From<(&PartitionId, &Overrun)> for OverrunDto {
+    fn from((partition, overrun): (&PartitionId, &Overrun)) -> Self {
+        Self { partition: partition.0, hook: overrun.into() }
+    }
+}
+
 fn raft_role(control_plane: &ControlPlaneStatus, node: &NodeId) -> &'static str {
     if control_plane.voters.contains(node) {
         "voter"
@@ -187,6 +223,8 @@ async fn status(State(api): State<Api>) -> Json<StatusDto> {
         control_plane: ControlPlaneDto::from(&status.control_plane),
         partitions: PartitionCountsDto::from(&status.stats),
         moves: status.stats.moves,
+        movements: status.moves.iter().take(STATUS_ROWS_MAX).map(MoveDto::from).collect(),
+        overruns: status.overruns.iter().take(STATUS_ROWS_MAX).map(OverrunDto::from).collect(),
         variance: status.stats.variance,
         nodes: nodes(&topology, &status),
     })

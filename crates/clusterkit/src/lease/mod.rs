@@ -21,6 +21,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use clusterkit_core::id::{Epoch, NodeId, PartitionId, PartitionVersion};
+#[cfg(feature = "http")]
+use clusterkit_core::time::Instant;
 
 pub(crate) use self::gate::Gate;
 use self::gate::Issued;
@@ -281,6 +283,19 @@ impl Leases {
         let gate = self.known(partition).ok_or(LeaseLost::NotLeader)?;
         let epoch = gate.lead()?;
         Ok(Lease { gate, epoch })
+    }
+
+    /// How many partitions may be written here now.
+    #[cfg(feature = "http")]
+    pub(crate) fn open_count(&self) -> usize {
+        let gates = self.gates.read().unwrap_or_else(PoisonError::into_inner);
+        gates.values().filter(|gate| gate.lead().is_ok()).count()
+    }
+
+    /// How many permits of `partition` are out, and since when the oldest; `None` when none is.
+    #[cfg(feature = "http")]
+    pub(crate) fn outstanding(&self, partition: PartitionId) -> Option<(usize, Instant)> {
+        self.known(partition)?.outstanding()
     }
 
     fn known(&self, partition: PartitionId) -> Option<Arc<Gate>> {

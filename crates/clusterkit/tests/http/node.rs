@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clusterkit::{ClusterKit, Topology, http};
+use clusterkit::{Builder, ClusterKit, Topology, http};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -32,12 +32,21 @@ pub(crate) async fn start(name: &str, seeds: &[String]) -> TestNode {
 
 /// A node whose port is served while it looks for its cluster.
 pub(crate) async fn launch(name: &str, seeds: &[String]) -> TestNode {
+    launch_with(name, seeds, |builder| builder).await
+}
+
+/// The same, with more settings.
+pub(crate) async fn launch_with(
+    name: &str,
+    seeds: &[String],
+    configure: impl FnOnce(Builder) -> Builder,
+) -> TestNode {
     let dir = tempfile::tempdir().expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
     let builder = ClusterKit::builder(name, &addr.to_string());
     let builder = builder.listen("127.0.0.1:0").data_dir(dir.path()).partitions(8).seeds(seeds.to_vec());
-    let ck = builder.metadata("rack", "r1").launch().await.expect("a node");
+    let ck = configure(builder.metadata("rack", "r1")).launch().await.expect("a node");
     let close = CancellationToken::new();
     let (served, router) = (ck.clone(), http::router(&ck));
     let stop = close.clone();

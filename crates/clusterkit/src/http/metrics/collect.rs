@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::hooks::{hook_metrics, lease_metrics};
 use super::observe::Observed;
 use crate::handle::ClusterKit;
 use crate::net::WallTime;
@@ -21,7 +22,7 @@ use crate::status::{NodeShare, Stats};
 const OPERATION: &str = "propose";
 
 /// Families of metrics on their way out, one a call.
-struct Sheet<'a>(DescriptorEncoder<'a>);
+pub(super) struct Sheet<'a>(DescriptorEncoder<'a>);
 
 impl Sheet<'_> {
     fn family<'s>(
@@ -33,7 +34,7 @@ impl Sheet<'_> {
         self.0.encode_descriptor(name, help, None, kind)
     }
 
-    fn gauge<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
+    pub(super) fn gauge<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
         ConstGauge::new(value).encode(self.family(name, help, MetricType::Gauge)?)
     }
 
@@ -43,7 +44,7 @@ impl Sheet<'_> {
     }
 
     /// A gauge for each value of one label.
-    fn gauges<L: AsRef<str>>(
+    pub(super) fn gauges<L: AsRef<str>>(
         &mut self,
         name: &str,
         help: &str,
@@ -64,7 +65,7 @@ impl Sheet<'_> {
     }
 
     /// A counter for each value of one label.
-    fn counters<L: AsRef<str>>(
+    pub(super) fn counters<L: AsRef<str>>(
         &mut self,
         name: &str,
         help: &str,
@@ -111,6 +112,8 @@ impl Collector for NodeCollector {
         share_metrics(&mut sheet, &stats)?;
         self.health(&mut sheet)?;
         self.control_plane(&mut sheet)?;
+        hook_metrics(&mut sheet, &self.ck)?;
+        lease_metrics(&mut sheet, &self.ck)?;
         self.operations(&mut sheet)
     }
 }

@@ -2,6 +2,7 @@
 
 mod collect;
 mod exposition;
+mod hooks;
 mod observe;
 
 use std::fmt;
