@@ -8,18 +8,19 @@ use std::time::Duration;
 use clusterkit_core::control::{
     Action, Applied, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
 };
-use clusterkit_core::handoff::Report;
-use clusterkit_core::id::{Incarnation, NodeId, StoreId};
+use clusterkit_core::handoff::{Position, Report};
+use clusterkit_core::id::{Incarnation, NodeId, PartitionId, StoreId};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Stage, Topology};
+use clusterkit_wire::hello::Class;
 use tokio::sync::{mpsc, oneshot};
 
 use super::identity::Membership;
-use super::message::{Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
+use super::message::{self, Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish, kind};
 use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
 use crate::coordinator::raft::{ELECTION_TIMEOUT_MAX, Leadership, ProposeError, RaftGroup};
-use crate::transport;
+use crate::transport::{self, Target};
 
 /// Messages that may wait for the controller. More are dropped and sent again by their senders.
 pub(super) const INBOX_MAX: usize = 8_192;
@@ -45,6 +46,7 @@ pub(crate) enum ControllerInput {
 
 /// What comes back from the work that the controller started.
 enum Done {
+    Positions { node: NodeId, asked: Vec<PartitionId>, positions: BTreeMap<PartitionId, Position> },
     Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
     Proposal { token: u64, written: bool },
     VoterStep,
@@ -301,6 +303,9 @@ impl<'a> Reign<'a> {
     fn take_done(&mut self, controller: &mut Controller, done: Done) {
         let now = self.shared.now();
         match done {
+            Done::Positions { node, asked, positions } => {
+                controller.handle_positions(now, &node, &asked, &positions);
+            }
             Done::Probe { node, token, outcome } => controller.handle_probe(now, &node, token, outcome),
             // The state published by now has the entry in it: an entry is answered after it is applied.
             Done::Proposal { token, written: true } => {
@@ -313,6 +318,7 @@ impl<'a> Reign<'a> {
 
     fn act(&self, action: Action) {
         match action {
+            Action::AskPositions { node, partitions } => self.ask_positions(node, partitions),
             Action::Probe { node, token } => self.probe(node, token),
             Action::Propose { token, commands } => self.propose(token, commands),
         }
@@ -328,6 +334,25 @@ impl<'a> Reign<'a> {
                 None => ProbeOutcome::TimedOut,
             };
             drop(results.send(Done::Probe { node, token, outcome }).await);
+        });
+    }
+
+    /// Asks a node how much its replicas have. One that does not answer in time is not waited for.
+    fn ask_positions(&self, node: NodeId, partitions: Vec<PartitionId>) {
+        let (shared, results) = (Arc::clone(self.shared), self.results.clone());
+        let view = self.raft.view();
+        let addr = view.state.topology.node(&node).map(|record| record.node_addr.clone());
+        self.shared.tracker.spawn(async move {
+            for asked in partitions.chunks(super::agent::REPORTS_MAX) {
+                let positions = match &addr {
+                    _ if node == shared.node => Some(shared.positions(asked).await),
+                    Some(addr) => positions(&shared, &node, addr, asked).await,
+                    None => None,
+                };
+                let Some(positions) = positions else { return };
+                let done = Done::Positions { node: node.clone(), asked: asked.to_vec(), positions };
+                drop(results.send(done).await);
+            }
         });
     }
 
@@ -467,6 +492,18 @@ async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
         | transport::ProbeOutcome::NotClusterKit { .. }
         | transport::ProbeOutcome::OtherCluster(_) => ProbeOutcome::Refused,
     }
+}
+
+async fn positions(
+    shared: &Shared,
+    node: &NodeId,
+    addr: &str,
+    asked: &[PartitionId],
+) -> Option<BTreeMap<PartitionId, Position>> {
+    let target = Target { addr: addr.to_owned(), node: Some(node.clone()) };
+    let (body, timeout) = (message::encode(&asked), shared.settings.controller.position_timeout);
+    let answer = shared.transport().call(&target, Class::Control, kind::POSITIONS, body, timeout).await;
+    message::decode(&answer.ok()?).ok()
 }
 
 async fn timed_propose(

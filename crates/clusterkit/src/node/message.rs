@@ -34,6 +34,8 @@ pub(crate) mod kind {
     pub(crate) const ADOPTED: u8 = 6;
     /// I stop now: to the controller, so that what I led passes on at once.
     pub(crate) const STOPPING: u8 = 7;
+    /// How much have your replicas of these partitions? From the controller, at an election.
+    pub(crate) const POSITIONS: u8 = 8;
     /// Raft: AppendEntries.
     pub(crate) const RAFT_APPEND: u8 = 16;
     /// Raft: RequestVote.

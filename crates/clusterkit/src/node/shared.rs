@@ -1,6 +1,7 @@
 //! What the tasks of one node share. Each machine belongs to one task; what lies here are mailboxes,
 //! published snapshots and cells that are set once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
-use clusterkit_core::handoff::{Stage, StageStatus};
+use clusterkit_core::handoff::{Position, Stage, StageStatus};
 use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::Topology;
@@ -133,10 +134,10 @@ pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
     pub(crate) proposals_failed: AtomicU64,
     pub(crate) proposal_micros: AtomicU64,
-    pub(crate) forwarded: Mutex<std::collections::BTreeMap<NodeId, u64>>,
+    pub(crate) forwarded: Mutex<BTreeMap<NodeId, u64>>,
     pub(crate) forward_errors: AtomicU64,
     /// Hooks that were late, by stage.
-    pub(crate) overruns: Mutex<std::collections::BTreeMap<Stage, u64>>,
+    pub(crate) overruns: Mutex<BTreeMap<Stage, u64>>,
 }
 
 impl Counters {
@@ -199,6 +200,7 @@ impl Shared {
             weight: self.settings.weight,
             role: self.settings.role,
             holds_data: self.settings.holds_data,
+            reports_position: self.settings.handler.handler.reports_position(),
             software: self.settings.software.clone(),
             metadata: self.settings.metadata.clone(),
         }
@@ -345,6 +347,15 @@ impl Shared {
         let raft = self.raft.get().filter(|_| self.is_in_charge())?;
         let span = self.patience() / 100 * SUPPORT_PERCENT;
         span.checked_sub(self.quorum_age(raft)?)
+    }
+
+    /// What user code says of how much these replicas have.
+    pub(crate) async fn positions(&self, partitions: &[PartitionId]) -> BTreeMap<PartitionId, Position> {
+        let handler = &self.settings.handler.handler;
+        let asked = partitions.iter().map(|partition| async move {
+            handler.position(*partition).await.map(|position| (*partition, position))
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Waits until this node has adopted `version` of the partition's record: every write that it lets
