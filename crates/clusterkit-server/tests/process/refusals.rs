@@ -103,6 +103,27 @@ fn a_data_directory_belongs_to_one_node_of_one_process() {
     assert_eq!(files(&plan.dir), before);
 }
 
+#[test]
+fn a_data_directory_that_cannot_be_used_is_named_with_its_cause() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plan = Plan::new(home.path(), "node-1", &["--bootstrap"]);
+    let check = |part: &str| {
+        let before = files(home.path());
+        let part = part.replace("DIR", &plan.dir.display().to_string());
+        finish(plan.command()).assert_refused(1, &part);
+        assert_eq!(files(home.path()), before);
+    };
+    fs::write(&plan.dir, "a file").expect("written");
+    check("cannot use the data directory DIR: cannot create the directory DIR: File exists");
+    fs::remove_file(&plan.dir).expect("removed");
+    fs::create_dir_all(plan.dir.join("identity")).expect("made");
+    fs::write(plan.dir.join("lock"), "").expect("written");
+    check("cannot use the data directory DIR: cannot read DIR/identity: Is a directory");
+    fs::remove_dir(plan.dir.join("identity")).expect("removed");
+    fs::write(plan.dir.join("identity"), "what an editor left").expect("written");
+    check("DIR/identity is damaged: ");
+}
+
 /// Answers every request with a page.
 fn web_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use clusterkit_wire::versioned;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
-use super::log_worker::{LogWorkerHandle, Recovered};
+use super::files::Recovered;
+use super::log_worker::LogWorkerHandle;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// The version that entries, votes and markers are written under.
@@ -37,24 +38,9 @@ struct Cache {
 
 impl LogStore {
     /// The log as the files left it.
-    pub(super) fn open(
-        worker: LogWorkerHandle,
-        recovered: &Recovered,
-    ) -> Result<Self, versioned::DecodeError> {
-        let purged: Option<LogId> = recovered.purged.as_deref().map(decode).transpose()?;
-        let first = purged.map_or(0, |log_id| log_id.index + 1);
-        let mut entries = BTreeMap::new();
-        for (index, bytes) in recovered.records.iter().filter(|(index, _)| *index >= first) {
-            entries.insert(*index, decode(bytes)?);
-        }
-        let vote = recovered.vote.as_deref().map(decode).transpose()?;
-        Ok(Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) })
-    }
-
-    /// Up to where the log was purged, by its marker.
-    pub(super) fn purged_index(recovered: &Recovered) -> Result<Option<u64>, versioned::DecodeError> {
-        let purged: Option<LogId> = recovered.purged.as_deref().map(decode).transpose()?;
-        Ok(purged.map(|log_id| log_id.index))
+    pub(super) fn new(worker: LogWorkerHandle, recovered: Recovered) -> Self {
+        let Recovered { vote, purged, entries, .. } = recovered;
+        Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -126,10 +112,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Bytes {
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Bytes {
     Bytes::from(versioned::encode(RECORD_VERSION, value))
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, versioned::DecodeError> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, versioned::DecodeError> {
     versioned::decode(bytes, RECORD_VERSION..=RECORD_VERSION)
 }
