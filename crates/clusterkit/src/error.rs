@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clusterkit_core::control::Rejected;
 use clusterkit_core::forming::{Problem, Unreachable};
-use clusterkit_core::id::{ClusterId, InvalidNodeId, NodeId};
+use clusterkit_core::id::{ClusterId, InvalidNodeId, NodeId, StoreId};
 use clusterkit_storage::checked::{ReadFileError, WriteFileError};
 use clusterkit_storage::disk::{DiskError, LockError};
 use clusterkit_storage::record_log::{OpenError, ReadError, ResetError};
@@ -251,6 +251,23 @@ pub enum DataDirError {
         /// What the disk said, and of which file.
         source: DiskError,
     },
+    /// A file is gone that the control plane's log cannot be used without.
+    #[error("{} is gone, and the control-plane log in {} cannot be used without it; {ANEW}", file.display(), dir.display())]
+    FileMissing {
+        /// Which file.
+        file: PathBuf,
+        /// Where the log is.
+        dir: PathBuf,
+    },
+    /// A file is older than the control plane's log: a copy of it was put back, or the disk lost what
+    /// it had promised to keep.
+    #[error("{} is older than the control-plane log in {}, which cannot be used with it; {ANEW}", file.display(), dir.display())]
+    FileOutdated {
+        /// Which file.
+        file: PathBuf,
+        /// Where the log is.
+        dir: PathBuf,
+    },
     /// Another process uses it. May be started again when that one has ended.
     #[error("the data directory {} is in use by another process; stop it or choose another --data-dir", dir.display())]
     InUse {
@@ -306,6 +323,16 @@ pub enum DataDirError {
         /// Who asked.
         wanted: NodeId,
     },
+    /// The control plane's log in it belongs to another data directory. Put each back where it was.
+    #[error("the control-plane log in {} belongs to another data directory, {found} and not {wanted}; put it back there, or {ANEW}", dir.display())]
+    OtherStore {
+        /// Where the log is.
+        dir: PathBuf,
+        /// The store that wrote it.
+        found: StoreId,
+        /// The store that this directory is.
+        wanted: StoreId,
+    },
     /// A file in it is whole and says nothing that can be meant. As with
     /// [`Damaged`](Self::Damaged), keep it aside.
     #[error("{} cannot be read: {}; {ANEW}", file.display(), Chain(source))]
@@ -345,6 +372,12 @@ impl DataDirError {
             ReadFileError::Unsupported { path, version } => Self::NewerRelease { file: path, version },
             source => Self::Damaged { file: file.to_owned(), source },
         }
+    }
+
+    /// For a `file` without which the log in `dir` cannot be used, and in whose place an older one is,
+    /// or none.
+    pub(crate) fn of_lost(file: PathBuf, dir: PathBuf, is_there: bool) -> Self {
+        if is_there { Self::FileOutdated { file, dir } } else { Self::FileMissing { file, dir } }
     }
 
     /// For the record in `file`.

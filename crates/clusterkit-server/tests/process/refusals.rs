@@ -124,6 +124,33 @@ fn a_data_directory_that_cannot_be_used_is_named_with_its_cause() {
     check("DIR/identity is damaged: ");
 }
 
+#[test]
+fn a_node_that_lost_a_part_of_its_data_directory_says_which() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plan = Plan::new(home.path(), "node-1", &["--bootstrap", "--replication-factor", "1"]);
+    let mut node = plan.start();
+    plan.wait_until("healthy");
+    assert_eq!(node.terminate().code(), Some(0));
+    let (raft, aside) = (plan.dir.join("raft"), home.path().join("aside"));
+    let check = |part: &str| {
+        let before = files(&plan.dir);
+        let part = part.replace("DIR", &plan.dir.display().to_string());
+        finish(plan.command()).assert_refused(1, &part);
+        assert_eq!(files(&plan.dir), before);
+    };
+    fs::rename(&raft, &aside).expect("moved");
+    check("the control-plane log in DIR/raft is gone; start with an empty --data-dir");
+    fs::rename(&aside, &raft).expect("moved");
+    fs::rename(raft.join("vote"), &aside).expect("moved");
+    check("DIR/raft/vote is gone, and the control-plane log in DIR/raft cannot be used without it");
+    fs::rename(&aside, raft.join("vote")).expect("moved");
+    fs::rename(plan.dir.join("identity"), &aside).expect("moved");
+    check("DIR/identity is gone, and the control-plane log in DIR/raft cannot be used without it");
+    fs::rename(&aside, plan.dir.join("identity")).expect("moved");
+    let _node = plan.start();
+    plan.wait_until("healthy");
+}
+
 /// Answers every request with a page.
 fn web_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

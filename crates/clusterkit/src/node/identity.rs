@@ -1,4 +1,27 @@
 //! Who this node is: what its data directory says, and the lock that keeps a second process out.
+//!
+//! # Why a lost file is seen, and a crash is none
+//!
+//! Whoever votes twice in a term, or forgets what it acknowledged, can split the control plane. So the
+//! identity and the control plane's files in `raft/` vouch for each other, by the order of four writes
+//! of which each is durable before the next one begins:
+//!
+//! 1. the identity, with a store id that was drawn for this directory;
+//! 2. the identity, with the cluster that the node belongs to;
+//! 3. `raft/vote` with that store id, then an empty `raft/log`: nobody was promised anything yet;
+//! 4. the identity, noting that 3 is done. Only now the Raft group opens, votes and acknowledges.
+//!
+//! A crash after 1 or 2 leaves no `raft/`, one within 3 a part of it that promised nothing and is
+//! completed at the next start, and one after 4 all of it. What no crash leaves is refused, and
+//! nothing is written:
+//!
+//! - `raft/` has files, and the identity is gone or knows no cluster: `raft/` comes after 2;
+//! - 4 is noted, and the vote or the log is gone: they were durable before;
+//! - there is a log and no vote: the vote comes first in 3;
+//! - the vote names another store: one of the two was put there by somebody.
+//!
+//! A file that is read may have a name that an earlier process did not live to sync. So the identity
+//! is written again and the names in `raft/` are synced at each start, before anything builds on them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,8 +61,8 @@ pub(crate) struct Identity {
 pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: String,
-    /// Its control-plane log was written: one that is missing from now on is a loss, and whoever lost
-    /// it must not vote again under the same store.
+    /// The control plane's files were made: what is missing of them from now on is a loss, and whoever
+    /// lost it must not vote again under the same store.
     pub(crate) log_written: bool,
     /// Who formed it, when this node was one of them: its first voters.
     pub(crate) founders: Vec<Candidate>,
@@ -68,6 +91,7 @@ impl DataDir {
         let file = dir.join(IDENTITY_FILE);
         let known =
             read_checked(disk.as_ref(), &file).map_err(|error| DataDirError::of_read(dir, &file, error))?;
+        let is_new = known.is_none();
         let identity = match known {
             Some(bytes) => decode(&file, &bytes)?,
             None => Identity { node: node.clone(), store, vote: None, membership: None },
@@ -80,6 +104,7 @@ impl DataDir {
             });
         }
         let opened = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
+        opened.check_raft_belongs(is_new)?;
         opened.save()?;
         Ok(opened)
     }
@@ -89,9 +114,19 @@ impl DataDir {
         &self.identity
     }
 
-    /// Opens the control plane's files.
-    pub(crate) fn open_raft(&self) -> Result<RaftFiles, DataDirError> {
-        RaftFiles::open(Arc::clone(&self.disk), &self.raft_dir())
+    /// Opens the control plane's files, and makes them at the first start as a member. From when this
+    /// returns their loss will be noticed, so the group may answer others.
+    pub(crate) fn open_raft(&mut self) -> Result<RaftFiles, DataDirError> {
+        let (disk, dir, store) = (Arc::clone(&self.disk), self.raft_dir(), self.identity.store);
+        match &mut self.identity.membership {
+            Some(membership) if !membership.log_written => {
+                let files = RaftFiles::open_or_create(disk, &dir, store)?;
+                membership.log_written = true;
+                self.save()?;
+                Ok(files)
+            }
+            _ => RaftFiles::open(disk, &dir, store),
+        }
     }
 
     /// Writes a vote down; it may be shown when this returns.
@@ -106,18 +141,14 @@ impl DataDir {
         self.save()
     }
 
-    /// Writes down that the control-plane log holds something.
-    pub(crate) fn set_log_written(&mut self) -> Result<(), DataDirError> {
-        match &mut self.identity.membership {
-            Some(membership) if !membership.log_written => membership.log_written = true,
-            _ => return Ok(()),
+    /// A node that belongs to no cluster has no log. One that lies there has lost its identity, and a
+    /// new one must not be put in its place.
+    fn check_raft_belongs(&self, is_new: bool) -> Result<(), DataDirError> {
+        let (file, dir) = (self.dir.join(IDENTITY_FILE), self.raft_dir());
+        if self.identity.membership.is_some() || !RaftFiles::exist(self.disk.as_ref(), &dir)? {
+            return Ok(());
         }
-        self.save()
-    }
-
-    /// What to say when the log turns out to be missing.
-    pub(crate) fn log_missing(&self) -> DataDirError {
-        DataDirError::LogMissing { dir: self.raft_dir() }
+        Err(DataDirError::of_lost(file, dir, !is_new))
     }
 
     fn raft_dir(&self) -> PathBuf {
@@ -195,6 +226,48 @@ mod tests {
         let error = open(&disk).unwrap_err();
         assert!(matches!(error, DataDirError::Unreadable { .. }), "{error}");
         assert!(error.to_string().starts_with("/data/identity cannot be read: the record is malformed"));
+    }
+
+    /// A first start, up to where the Raft group may open.
+    fn begin(disk: &SimDisk) -> Result<(), DataDirError> {
+        let mut dir = open(disk)?;
+        if dir.identity().membership.is_none() {
+            dir.set_membership(Membership {
+                cluster: ClusterId(1),
+                cluster_name: "test".to_owned(),
+                log_written: false,
+                founders: Vec::new(),
+            })?;
+        }
+        dir.open_raft().map(drop)
+    }
+
+    /// Lets a first start end at every write, and the next one at every write again.
+    #[test]
+    fn a_first_start_that_ends_at_any_write_twice_is_completed_by_the_third() {
+        for count in 0.. {
+            let disk = SimDisk::new();
+            disk.stop_after(count);
+            let is_done = begin(&disk).is_ok();
+            disk.kill();
+            for count_again in 0.. {
+                let disk = disk.fork();
+                disk.stop_after(count_again);
+                let is_done_again = begin(&disk).is_ok();
+                if count_again % 2 == 0 {
+                    disk.crash_clean();
+                } else {
+                    disk.crash(count);
+                }
+                begin(&disk).unwrap_or_else(|error| panic!("write {count}, then {count_again}: {error}"));
+                if is_done_again {
+                    break;
+                }
+            }
+            if is_done {
+                break;
+            }
+        }
     }
 
     #[test]

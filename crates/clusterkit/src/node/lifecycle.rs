@@ -175,7 +175,6 @@ async fn become_member(
         incarnation = enter(shared, membership.cluster) => incarnation?,
         failure = raft.failed() => return Err(failure.into()),
     };
-    data_dir.set_log_written()?;
     shared.tracker.spawn(agent::run(Arc::clone(shared)));
     shared.phase.send_replace(Phase::Ready);
     tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
@@ -224,7 +223,7 @@ fn formed_greeting(
 
 async fn start_raft(
     shared: &Arc<Shared>,
-    data_dir: &DataDir,
+    data_dir: &mut DataDir,
     membership: &Membership,
 ) -> Result<RaftGroup, StartError> {
     let options = RaftOptions {
@@ -237,9 +236,6 @@ async fn start_raft(
         events: Arc::clone(&shared.events),
     };
     let raft = RaftGroup::start(options).await?;
-    if membership.log_written && raft.is_pristine().await {
-        return Err(data_dir.log_missing().into());
-    }
     let raft = shared.raft.get_or_init(|| raft).clone();
     // A founder sees the first entry come about; who joins later is given a history.
     if raft.is_pristine().await && !membership.founders.is_empty() {

@@ -7,10 +7,11 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use clusterkit_core::id::StoreId;
 use clusterkit_wire::versioned;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
-use super::files::Recovered;
+use super::files::{Recovered, VoteRecord};
 use super::log_worker::LogWorkerHandle;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -25,6 +26,7 @@ const RECORD_VERSION: u8 = 1;
 /// - the lock is held for a map access, never over a wait.
 #[derive(Debug, Clone)]
 pub(crate) struct LogStore {
+    store: StoreId,
     worker: LogWorkerHandle,
     cache: Arc<Mutex<Cache>>,
 }
@@ -39,8 +41,8 @@ struct Cache {
 impl LogStore {
     /// The log as the files left it.
     pub(super) fn new(worker: LogWorkerHandle, recovered: Recovered) -> Self {
-        let Recovered { vote, purged, entries, .. } = recovered;
-        Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) }
+        let Recovered { store, vote, purged, entries, .. } = recovered;
+        Self { store, worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -76,7 +78,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.worker.save_vote(encode(vote)).await?;
+        let record = VoteRecord { store: self.store, vote: Some(*vote) };
+        self.worker.save_vote(encode(&record)).await?;
         self.cache().vote = Some(*vote);
         Ok(())
     }

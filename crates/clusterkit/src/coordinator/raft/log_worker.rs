@@ -265,6 +265,7 @@ fn share_error(error: &Arc<io::Error>) -> io::Error {
 mod tests {
     use std::path::Path;
 
+    use clusterkit_core::id::StoreId;
     use clusterkit_storage::disk::SimDisk;
 
     use super::*;
@@ -275,7 +276,8 @@ mod tests {
     }
 
     fn open(disk: &SimDisk) -> LogWorker {
-        let files = RaftFiles::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap();
+        let files =
+            RaftFiles::open_or_create(Arc::new(disk.clone()), Path::new("/raft"), StoreId(7)).unwrap();
         LogWorker::new(files.disk, files.dir, files.log)
     }
 
