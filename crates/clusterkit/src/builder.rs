@@ -15,6 +15,8 @@ use clusterkit_core::limits::{
 use clusterkit_core::placement::Strategy;
 use clusterkit_core::topology::RaftRole;
 use clusterkit_storage::disk::{Disk, RealDisk};
+#[cfg(any(test, feature = "testing"))]
+use tokio::sync::watch;
 
 use crate::coordinator::raft::IoMode;
 use crate::error::{InvalidSettings, StartError};
@@ -233,7 +235,15 @@ impl Builder {
         self.settings.clock = clock;
         self.settings.net = net;
         self.settings.disk = disk;
-        self.settings.io = IoMode::Task;
+        self.settings.io = IoMode::Task { sync_time: watch::channel(Duration::ZERO).1 };
+        self
+    }
+
+    /// How much of the runtime's time each sync of the control plane's files takes: for tests of slow
+    /// disks. It goes after [`environment`](Self::environment).
+    #[cfg(any(test, feature = "testing"))]
+    pub fn sync_time(mut self, sync_time: watch::Receiver<Duration>) -> Self {
+        self.settings.io = IoMode::Task { sync_time };
         self
     }
 

@@ -228,7 +228,7 @@ async fn start_raft(
 ) -> Result<RaftGroup, StartError> {
     let options = RaftOptions {
         files: data_dir.open_raft()?,
-        io: shared.settings.io,
+        io: shared.settings.io.clone(),
         store: shared.store,
         cluster_name: membership.cluster_name.clone(),
         transport: shared.transport().clone(),

@@ -8,13 +8,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_storage::checked::{read_checked, write_checked};
 use clusterkit_storage::disk::Disk;
 use clusterkit_storage::record_log::RecordLog;
 use openraft::storage::IOFlushed;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::files::{PURGED_FILE, SNAPSHOT_FILE, VOTE_FILE};
 use super::types::TypeConfig;
@@ -25,13 +26,17 @@ const QUEUE_MAX: usize = 256;
 const BATCH_MAX: usize = 64;
 
 /// Where the worker runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum IoMode {
     /// On a thread of its own: a sync never holds up the runtime.
     Thread,
-    /// As a task: for disks that never block, so that virtual time stands still meanwhile.
+    /// As a task: for disks that never block, so that virtual time stands still meanwhile, but for
+    /// what a sync is said to take.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the test kit's disk never blocks"))]
-    Task,
+    Task {
+        /// How long a sync takes just now.
+        sync_time: watch::Receiver<Duration>,
+    },
 }
 
 /// Sends requests to the worker.
@@ -71,8 +76,8 @@ impl LogWorkerHandle {
                 let thread = std::thread::Builder::new().name("clusterkit-raft-log".to_owned());
                 thread.spawn(move || worker.run_blocking(queue))?;
             }
-            IoMode::Task => {
-                tokio::spawn(worker.run(queue));
+            IoMode::Task { sync_time } => {
+                tokio::spawn(worker.run(queue, sync_time));
             }
         }
         Ok(Self { requests, failure })
@@ -148,9 +153,13 @@ impl LogWorker {
         }
     }
 
-    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>, sync_time: watch::Receiver<Duration>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let time = *sync_time.borrow() * syncs_of(&batch);
+            if !time.is_zero() {
+                tokio::time::sleep(time).await;
+            }
             self.serve(&mut batch);
         }
     }
@@ -249,6 +258,22 @@ impl LogWorker {
     fn read(&self, name: &str) -> io::Result<Option<Bytes>> {
         read_checked(self.disk.as_ref(), &self.dir.join(name)).map_err(io::Error::other)
     }
+}
+
+/// How many syncs the requests take, one after the other: neighbouring appends share one, and a file
+/// that is replaced takes one for itself and one for its name.
+fn syncs_of(batch: &[Request]) -> u32 {
+    let is_append = |request: &Request| matches!(request, Request::Append { .. });
+    let runs = batch.chunk_by(|one, next| is_append(one) && is_append(next));
+    let syncs = runs.map(|run| match run[0] {
+        Request::Append { .. } => 1,
+        Request::ReadSnapshot { .. } => 0,
+        Request::Purge { .. }
+        | Request::SaveSnapshot { .. }
+        | Request::SaveVote { .. }
+        | Request::Truncate { .. } => 2,
+    });
+    syncs.sum()
 }
 
 fn answer<T>(reply: Reply<T>, outcome: io::Result<T>) {

@@ -18,6 +18,7 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::config::APPEND_TIMEOUT;
 use super::types::{RaftNode, TypeConfig, Vote};
 use crate::node::message::{self, kind};
 use crate::transport::{CallError, Target, Transport};
@@ -119,9 +120,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(kind::RAFT_APPEND, &rpc, option.soft_ttl()).await
+        // What openraft proposes is less than a heartbeat, and no disk is always that fast. Heartbeats
+        // it cuts off itself.
+        self.call(kind::RAFT_APPEND, &rpc, APPEND_TIMEOUT).await
     }
 
     async fn vote(
@@ -130,7 +133,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         rpc.leadership_transfer |= rpc.vote.leader_id.term == self.forced_term.load(Ordering::Relaxed);
-        self.call(kind::RAFT_VOTE, &rpc, option.soft_ttl()).await
+        // All of the time until openraft counts the answer no more: the voter syncs twice.
+        self.call(kind::RAFT_VOTE, &rpc, option.hard_ttl()).await
     }
 
     async fn pre_vote(
