@@ -251,7 +251,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Nothing runs after an error; what the data directory holds is unchanged but for a vote.
+    /// The node has stopped. After [`StartError::Settings`] nothing was touched, and what a
+    /// [`DataDir`](StartError::DataDir) leaves is said at [`DataDirError`](crate::DataDirError). After any
+    /// other error the data directory may have been made for this node, and what was written down on the
+    /// way stays, to be gone on from by a later start: a vote for a cluster to be formed, the cluster
+    /// that was found, its control-plane log.
     pub async fn start(self) -> Result<ClusterKit, StartError> {
         let node = self.launch().await?;
         node.ready().await?;
@@ -263,7 +267,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Nothing runs after an error.
+    /// As those of [`start`](Self::start), for what happens before the node listens:
+    /// [`Settings`](StartError::Settings), [`DataDir`](StartError::DataDir),
+    /// [`Randomness`](StartError::Randomness) and [`Listen`](StartError::Listen).
     pub async fn launch(self) -> Result<ClusterKit, StartError> {
         self.settings.check()?;
         crate::node::launch(self.settings).await

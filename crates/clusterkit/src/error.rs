@@ -17,12 +17,11 @@ use clusterkit_wire::versioned::DecodeError;
 
 pub use crate::node::message::JoinRefusal;
 
-/// The node could not become part of its cluster, or could not stay part of it. Nothing runs any
-/// more.
+/// The node could not become part of its cluster, or could not stay part of it. It has stopped. What
+/// that leaves on the disk is said at [`Builder::start`](crate::Builder::start).
 ///
 /// Its text is the whole line for people, causes included: whoever prints it prints no
-/// [`source`](std::error::Error::source) behind it, which is for programs. What the data directory
-/// holds afterwards is said at [`Builder::start`](crate::Builder::start).
+/// [`source`](std::error::Error::source) behind it, which is for programs.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -36,7 +35,8 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] Arc<DataDirError>),
-    /// The node address cannot be listened on. May be started again when it is free.
+    /// The node address cannot be listened on. May be started again when it is free; the data directory
+    /// was made by then.
     #[error("cannot listen for other nodes on {addr}: {source}; choose another --listen address")]
     Listen {
         /// The address.
@@ -44,7 +44,7 @@ pub enum StartError {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// No cluster was found or formed in time. May be started again.
+    /// No cluster was found or formed in time. May be started again; a vote that the node gave stays.
     #[error("found no cluster within {seconds} s: {}", in_one_line(problems))]
     NoCluster {
         /// How long it looked.
@@ -52,7 +52,8 @@ pub enum StartError {
         /// What was in the way, as it was last seen; empty when nothing was, and nodes were missing.
         problems: Vec<FormingProblem>,
     },
-    /// The data directory belongs to a cluster that the seeds are not of.
+    /// The data directory belongs to a cluster that the seeds are not of. Starting again helps only
+    /// with other seeds or another data directory.
     #[error(
         "the data directory belongs to cluster {ours}, but {addr} is of cluster {theirs} ({name:?}); give the right seeds or another data directory"
     )]
@@ -75,7 +76,8 @@ pub enum StartError {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// The cluster does not want this node as it is.
+    /// The cluster does not want this node as it is. The reason says what to change before it is
+    /// started again.
     #[error("cannot join the cluster: {0}")]
     Refused(JoinRefusal),
     /// The node was removed from the cluster. Started again, it joins anew.
@@ -85,7 +87,7 @@ pub enum StartError {
     /// other before this one is started again.
     #[error("another process registered under this node id; only one of them can run")]
     Replaced,
-    /// A setting cannot be meant. Nothing was touched.
+    /// A setting cannot be meant. Nothing was touched; starting again helps only with another one.
     #[error(transparent)]
     Settings(#[from] Arc<InvalidSettings>),
     /// The node was told to stop before it took part. May be started again.
@@ -229,8 +231,12 @@ pub enum InvalidSettings {
 
 /// The data directory cannot be used.
 ///
-/// Unless a variant says otherwise, no file that was in it has changed; the directory and its lock
-/// file may have been made. Like that of [`StartError`], the text is the whole line, causes included.
+/// What is refused keeps its contents. The directory and its lock file are made where they are
+/// missing, and a control-plane log that could be opened was repaired as after any crash, whatever was
+/// found wrong beside it then: a torn end is cut off, leftovers are removed. [`Disk`](Self::Disk) and
+/// [`Write`](Self::Write) say what else may have changed.
+///
+/// Like that of [`StartError`], the text is the whole line, causes included.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataDirError {
@@ -242,8 +248,9 @@ pub enum DataDirError {
         /// What is wrong with it.
         source: ReadFileError,
     },
-    /// The disk refused: what it was asked may have been done in part. May be started again when the
-    /// cause is gone.
+    /// The disk refused. If it was asked to read then nothing changed; if it was to make, sync or repair
+    /// something, a part of that may be done, and the next start does the rest. May be started again
+    /// when the cause is gone.
     #[error("cannot use the data directory {}: {}", dir.display(), Chain(source))]
     Disk {
         /// The directory.
@@ -251,7 +258,8 @@ pub enum DataDirError {
         /// What the disk said, and of which file.
         source: DiskError,
     },
-    /// A file is gone that the control plane's log cannot be used without.
+    /// A file is gone that the control plane's log cannot be used without. Starting again helps only if
+    /// that very file is put back.
     #[error("{} is gone, and the control-plane log in {} cannot be used without it; {ANEW}", file.display(), dir.display())]
     FileMissing {
         /// Which file.
@@ -260,7 +268,7 @@ pub enum DataDirError {
         dir: PathBuf,
     },
     /// A file is older than the control plane's log: a copy of it was put back, or the disk lost what
-    /// it had promised to keep.
+    /// it had promised to keep. Starting again helps only if the newest one is put back.
     #[error("{} is older than the control-plane log in {}, which cannot be used with it; {ANEW}", file.display(), dir.display())]
     FileOutdated {
         /// Which file.
@@ -290,13 +298,15 @@ pub enum DataDirError {
         /// What is wrong with it.
         source: OpenError,
     },
-    /// The control plane's log is gone, though it was written once.
+    /// The control plane's log is gone, though it was written once. Starting again helps only if that
+    /// very log is put back.
     #[error("the control-plane log in {} is gone; {ANEW}", dir.display())]
     LogMissing {
         /// Where it was.
         dir: PathBuf,
     },
-    /// A purge of the control plane's log that was cut off could not be ended. May be started again.
+    /// A purge of the control plane's log that was cut off could not be ended: it is as it was, or
+    /// ended. May be started again.
     #[error("the purge of the control-plane log in {} cannot be ended: {}", dir.display(), Chain(source))]
     LogReset {
         /// Where it is.
@@ -342,8 +352,8 @@ pub enum DataDirError {
         /// What is wrong.
         source: DecodeError,
     },
-    /// A file in it could not be replaced: the old one or the new one is there. May be started again
-    /// when the cause is gone.
+    /// A file in it could not be replaced: the old one or the new one is there, and either will do. May
+    /// be started again when the cause is gone.
     #[error("cannot write {}: {}", file.display(), Chain(source))]
     Write {
         /// Which file.

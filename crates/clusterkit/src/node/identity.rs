@@ -105,6 +105,7 @@ impl DataDir {
         }
         let opened = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
         opened.check_raft_belongs(is_new)?;
+        // Even when nothing is new: its name may not be durable yet.
         opened.save()?;
         Ok(opened)
     }
