@@ -184,15 +184,15 @@ async fn first_minutes(node: &ClusterKit) {
     }
 }
 
-/// One node of a cluster of `size` starts for the first time, on a disk that loses power at its
-/// write number `count`; it starts again, and once more after a second power cut. Returns whether it
-/// lived through its first minutes.
-async fn survive(size: u32, count: u64, ending: Ending) -> bool {
+/// The last node of a cluster with that many `founders` starts for the first time, on a disk that
+/// loses power at its write number `count`; it starts again, and once more after a second power cut.
+/// Returns whether it lived through its first minutes.
+async fn survive(number: u32, founders: u32, count: u64, ending: Ending) -> bool {
     let mut cluster = Cluster::new();
-    let few = |builder: Builder| builder.expect(size).partitions(4);
-    cluster.launch(1..size, few).await;
-    let number = size;
-    let builder = few(cluster.builder(number));
+    let found = |builder: Builder| builder.expect(founders).partitions(4);
+    let start = |builder: Builder| if number <= founders { found(builder) } else { builder };
+    cluster.launch(1..number, found).await;
+    let builder = start(cluster.builder(number));
     let disk = cluster.disk(number).clone();
     disk.stop_after(count);
     let mut known = None;
@@ -205,13 +205,13 @@ async fn survive(size: u32, count: u64, ending: Ending) -> bool {
     cluster.net().kill(&format!("node-{number}"));
     ending.happen(&disk);
     for _ in 0..2 {
-        cluster.launch([number], few).await;
+        cluster.launch([number], start).await;
         let context = format!("write {count}, {ending:?}");
         let ready = tokio::time::timeout(DEADLINE, cluster.ready(number)).await;
         ready
             .unwrap_or_else(|_| panic!("{context}: it hangs"))
             .unwrap_or_else(|error| panic!("{context}: {error}"));
-        let is_whole = |topology: &Topology| healthy(topology) || size == 1;
+        let is_whole = |topology: &Topology| healthy(topology) || number < 3;
         let topology = cluster.until(number, &context, is_whole).await;
         let id = topology.cluster.as_ref().expect("it was formed").id;
         assert!(known.is_none_or(|known| known == id), "{context}: it is in another cluster");
@@ -223,9 +223,9 @@ async fn survive(size: u32, count: u64, ending: Ending) -> bool {
 
 /// Cuts the power at each of the first writes, up to the registration and behind it, and then at some
 /// until there are no more.
-async fn survive_every_write(size: u32) {
+async fn survive_every_write(number: u32, founders: u32) {
     let mut count = 0;
-    while !survive(size, count, Ending::ALL[(count % 4) as usize]).await {
+    while !survive(number, founders, count, Ending::ALL[(count % 4) as usize]).await {
         count += if count < 70 { 1 } else { 5 };
     }
     assert!(count > 70, "so few writes, {count}, are not the first minutes");
@@ -233,10 +233,15 @@ async fn survive_every_write(size: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn a_power_cut_at_any_write_of_a_first_start_leaves_a_node_that_starts() {
-    survive_every_write(1).await;
+    survive_every_write(1, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_power_cut_at_any_write_of_one_of_three_leaves_a_node_that_starts() {
-    survive_every_write(3).await;
+    survive_every_write(3, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_at_any_write_of_a_newcomer_leaves_a_node_that_starts() {
+    survive_every_write(2, 1).await;
 }
