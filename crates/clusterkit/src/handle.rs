@@ -64,7 +64,7 @@ impl ClusterKit {
         match settled.as_deref() {
             Ok(Phase::Ready) => Ok(()),
             Ok(Phase::Stopped(reason)) => Err(reason.to_start_error()),
-            _ => Err(StartError::Stopped { reason: "the node is gone".to_owned() }),
+            _ => Err(StartError::Stopped),
         }
     }
 

@@ -108,10 +108,7 @@ impl Agent {
         match self.runner.handle(input) {
             Ok(()) => true,
             Err(error) => {
-                tracing::error!(target: "clusterkit::storage", %error, "the list of replicas cannot be written");
-                self.shared
-                    .unwanted
-                    .send_replace(Some("the list of replicas cannot be written; the log says why"));
+                self.shared.unwanted.send_replace(Some(error.into()));
                 false
             }
         }

@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     /// none.
     pub(crate) governing: AtomicU64,
     /// Why the cluster does not want this node any more.
-    pub(crate) unwanted: watch::Sender<Option<&'static str>>,
+    pub(crate) unwanted: watch::Sender<Option<StartError>>,
     /// Who may write what, and until when.
     pub(crate) leases: Leases,
     /// Moves whenever a lease begins, pauses or ends.
@@ -107,16 +107,15 @@ pub(crate) enum StopReason {
     Asked,
     /// It never became part of its cluster.
     NotStarted(StartError),
-    /// It broke: the text says how.
-    Failed(String),
+    /// It broke, or is not wanted any more.
+    Failed(StartError),
 }
 
 impl StopReason {
     pub(crate) fn to_start_error(&self) -> StartError {
         match self {
-            Self::Asked => StartError::Stopped { reason: "it was told to stop".to_owned() },
-            Self::NotStarted(error) => error.clone(),
-            Self::Failed(reason) => StartError::Stopped { reason: reason.clone() },
+            Self::Asked => StartError::Stopped,
+            Self::NotStarted(error) | Self::Failed(error) => error.clone(),
         }
     }
 
@@ -379,8 +378,8 @@ impl Shared {
     pub(crate) fn note_standing(&self, standing: Standing) {
         let reason = match standing {
             Standing::Known => return,
-            Standing::Removed => "this node was removed from the cluster; start it again to join anew",
-            Standing::Replaced => "another process registered under this node id; only one of them can run",
+            Standing::Removed => StartError::Removed,
+            Standing::Replaced => StartError::Replaced,
         };
         self.unwanted.send_replace(Some(reason));
     }

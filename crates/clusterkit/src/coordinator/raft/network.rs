@@ -18,7 +18,7 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::config::append_timeout;
+use super::config::{APPEND_TIMEOUT, append_timeout};
 use super::types::{RaftNode, TypeConfig, Vote};
 use crate::node::message::{self, kind};
 use crate::transport::{CallError, Target, Transport};
@@ -120,10 +120,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // What openraft proposes is less than a heartbeat, and no disk is always that fast. Heartbeats
+        // it cuts off itself.
         let body = message::encode(&(self.store, &rpc));
-        let ttl = append_timeout(option.soft_ttl(), body.len());
+        let ttl = append_timeout(APPEND_TIMEOUT, body.len());
         self.call_class(Class::Control, kind::RAFT_APPEND, body, ttl).await
     }
 
@@ -133,7 +135,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         rpc.leadership_transfer |= rpc.vote.leader_id.term == self.forced_term.load(Ordering::Relaxed);
-        self.call(kind::RAFT_VOTE, &rpc, option.soft_ttl()).await
+        // All of the time until openraft counts the answer no more: the voter syncs twice.
+        self.call(kind::RAFT_VOTE, &rpc, option.hard_ttl()).await
     }
 
     async fn pre_vote(
