@@ -10,11 +10,12 @@ use clusterkit_core::control::{
 };
 use clusterkit_core::id::{Incarnation, NodeId, StoreId};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
-use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Stage, Topology};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Stage, Topology};
 use tokio::sync::{mpsc, oneshot};
 
+use super::admission;
 use super::identity::Membership;
-use super::message::{Handoff, Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
+use super::message::{Handoff, Join, JoinAnswer, ProposeAnswer, Wish};
 use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
 use crate::coordinator::raft::{Leadership, ProposeError, RaftGroup};
 use crate::transport;
@@ -356,7 +357,7 @@ impl<'a> Reign<'a> {
     fn admit(&self, join: Join, reply: oneshot::Sender<JoinAnswer>) {
         let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
         self.shared.tracker.spawn(async move {
-            let answer = admit(&shared, &raft, join).await;
+            let answer = admission::admit(&shared, &raft, join).await;
             drop(reply.send(answer));
         });
     }
@@ -446,7 +447,7 @@ fn step_node(topology: &Topology, step: VoterStep) -> Option<(NodeId, String)> {
 }
 
 /// Asks the process at `addr` who it is.
-async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
+pub(super) async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
     let timeout = shared.settings.controller.detector.probe_timeout;
     match shared.transport().probe(addr, timeout).await {
         transport::ProbeOutcome::Answered(identity) if identity.store == store => {
@@ -467,7 +468,7 @@ async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
     }
 }
 
-async fn timed_propose(
+pub(super) async fn timed_propose(
     shared: &Shared,
     raft: &RaftGroup,
     commands: &[Command],
@@ -496,66 +497,5 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
             }
         }
         Err(error) => tracing::warn!(target: "clusterkit::controller", %error, "a proposal was lost"),
-    }
-}
-
-/// Lets a node in, or says why not.
-async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
-    let topology = Arc::new(raft.view().state.topology.clone());
-    let Some(cluster) = topology.cluster.clone() else { return JoinAnswer::TryAgain };
-    // Before anything is written: a registration beyond the limits must not reach the log.
-    if let Err(reason) = join.registration.check() {
-        return JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
-    }
-    if let Some(refusal) = mismatch(&cluster, &join) {
-        return JoinAnswer::Refused(refusal);
-    }
-    let replace = match earlier_store(shared, &topology, &join.registration).await {
-        Ok(replace) => replace,
-        Err(refusal) => return JoinAnswer::Refused(refusal),
-    };
-    let command = Command::RegisterNode { registration: join.registration, replace };
-    match timed_propose(shared, raft, &[command]).await.map(|mut outcomes| outcomes.pop()) {
-        Ok(Some(Ok(Applied::Registered { incarnation }))) => {
-            JoinAnswer::Joined { cluster: cluster.as_ref().clone(), incarnation }
-        }
-        Ok(Some(Err(Rejected::NotFormed))) => JoinAnswer::TryAgain,
-        Ok(Some(Err(rejected))) => JoinAnswer::Refused(JoinRefusal::Rejected(rejected)),
-        Ok(_) | Err(_) => JoinAnswer::TryAgain,
-    }
-}
-
-fn mismatch(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
-    if cluster.name != join.cluster_name {
-        let (found, wanted) = (cluster.name.clone(), join.cluster_name.clone());
-        return Some(JoinRefusal::OtherName { found, wanted });
-    }
-    let found = cluster.config.partition_count;
-    let wanted = join.partition_count.filter(|wanted| *wanted != found)?;
-    Some(JoinRefusal::OtherPartitionCount { found, wanted })
-}
-
-/// Another store under the same name: the same machine with a new disk, or a second one that was
-/// given the same name. Whoever answers at the old address decides it.
-async fn earlier_store(
-    shared: &Shared,
-    topology: &Topology,
-    registration: &Registration,
-) -> Result<bool, JoinRefusal> {
-    let Some(known) = topology.node(&registration.node) else { return Ok(false) };
-    let gone = known.liveness == Liveness::Dead || known.stage == Stage::Left;
-    if known.store == registration.store || gone {
-        return Ok(false);
-    }
-    let in_use = || {
-        let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
-        Err(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
-    };
-    if known.store == shared.store {
-        return in_use();
-    }
-    match probe(shared, known.store, &known.node_addr).await {
-        ProbeOutcome::Refused => Ok(true),
-        _ => in_use(),
     }
 }

@@ -1,5 +1,6 @@
 //! A running node: the tasks behind the handle, and what they share.
 
+mod admission;
 mod agent;
 mod campaign;
 mod cluster;
