@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use clusterkit_core::control::{Applied, Command, Registration, Rejected};
-use clusterkit_core::member::ProbeOutcome;
-use clusterkit_core::topology::{Cluster, Liveness, Stage, Topology};
+use clusterkit_core::topology::{Cluster, Liveness, Node, Stage, Topology};
+use clusterkit_wire::hello::Identity;
 
-use super::controller::{probe, timed_propose};
+use super::controller::timed_propose;
 use super::message::{Join, JoinAnswer, JoinRefusal};
 use super::shared::Shared;
 use crate::coordinator::raft::RaftGroup;
+use crate::transport::ProbeOutcome;
 
 /// Lets a node in, or says why not.
 pub(super) async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
@@ -22,9 +23,9 @@ pub(super) async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> Join
     if let Some(refusal) = mismatch(&cluster, &join) {
         return JoinAnswer::Refused(refusal);
     }
-    let replace = match earlier_store(shared, &topology, &join.registration).await {
+    let replace = match earlier_run(shared, &topology, &join.registration).await {
         Ok(replace) => replace,
-        Err(refusal) => return JoinAnswer::Refused(refusal),
+        Err(answer) => return answer,
     };
     let command = Command::RegisterNode { registration: join.registration, replace };
     match timed_propose(shared, raft, &[command]).await.map(|mut outcomes| outcomes.pop()) {
@@ -47,27 +48,56 @@ fn mismatch(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
     Some(JoinRefusal::OtherPartitionCount { found, wanted })
 }
 
-/// Another store under the same name: the same machine with a new disk, or a second one that was
-/// given the same name. Whoever answers at the old address decides it.
-async fn earlier_store(
+/// What the record under the name of a node that registers says against it: nothing, and then
+/// whether its store, when that is another one, is to be replaced; else the answer.
+///
+/// A record that is not dead belongs to a process that may live: the same machine with a new disk, a
+/// restart at another address, a second machine of that name, or a copy of the data directory.
+/// Whoever answers at the recorded address decides it.
+async fn earlier_run(
     shared: &Shared,
     topology: &Topology,
     registration: &Registration,
-) -> Result<bool, JoinRefusal> {
+) -> Result<bool, JoinAnswer> {
     let Some(known) = topology.node(&registration.node) else { return Ok(false) };
     let gone = known.liveness == Liveness::Dead || known.stage == Stage::Left;
-    if known.store == registration.store || gone {
+    let same_store = known.store == registration.store;
+    if gone || (same_store && known.boot == registration.boot) {
         return Ok(false);
     }
-    let in_use = || {
-        let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
-        Err(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
-    };
     if known.store == shared.store {
-        return in_use();
+        let is_me = same_store && registration.boot == shared.boot;
+        return if is_me { Ok(false) } else { Err(in_use(known)) };
     }
-    match probe(shared, known.store, &known.node_addr).await {
-        ProbeOutcome::Refused => Ok(true),
-        _ => in_use(),
+    let timeout = shared.settings.controller.detector.probe_timeout;
+    match shared.transport().probe(&known.node_addr, timeout).await {
+        ProbeOutcome::Answered(identity) | ProbeOutcome::Declined { identity, .. } => {
+            let other = identity.store == known.store && !is_itself(&identity, known, registration);
+            if other { Err(in_use(known)) } else { Ok(true) }
+        }
+        // This says nothing of the process there. Its silence will, or its heartbeats.
+        ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) if same_store => {
+            tracing::warn!(
+                target: "clusterkit::controller", node = %known.id, recorded = %known.node_addr,
+                claimed = %registration.node_addr,
+                "a node is back at another address, and nobody says whether its process lives at the old one; it is let in when the record is dead"
+            );
+            Err(JoinAnswer::TryAgain)
+        }
+        ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) => Err(in_use(known)),
+        ProbeOutcome::Refused | ProbeOutcome::NotClusterKit { .. } | ProbeOutcome::OtherCluster(_) => {
+            Ok(true)
+        }
     }
+}
+
+/// Whether the process that answered is the one that registers: it is reached where it says, and it
+/// does not run under the recorded incarnation.
+fn is_itself(answered: &Identity, known: &Node, registration: &Registration) -> bool {
+    answered.node_addr == registration.node_addr && answered.incarnation != known.incarnation
+}
+
+fn in_use(known: &Node) -> JoinAnswer {
+    let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
+    JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
 }

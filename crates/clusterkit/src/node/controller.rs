@@ -447,7 +447,7 @@ fn step_node(topology: &Topology, step: VoterStep) -> Option<(NodeId, String)> {
 }
 
 /// Asks the process at `addr` who it is.
-pub(super) async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
+async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
     let timeout = shared.settings.controller.detector.probe_timeout;
     match shared.transport().probe(addr, timeout).await {
         transport::ProbeOutcome::Answered(identity) if identity.store == store => {

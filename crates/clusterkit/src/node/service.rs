@@ -41,7 +41,7 @@ async fn serve(
     message_kind: u8,
     body: &[u8],
 ) -> Result<Bytes, ServiceError> {
-    shared.book.note(peer.identity.store, &peer.identity.node_addr);
+    shared.note_peer(&peer.identity);
     let ours = peer.cluster.is_some() && peer.cluster == shared.identity.borrow().cluster;
     if !ours && !matches!(message_kind, kind::GREETING | kind::JOIN) {
         return Err(not_ready());
@@ -62,7 +62,6 @@ async fn serve(
 /// other's.
 fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
     let addr = greeting.candidate.node_addr.clone();
-    shared.book.note(greeting.candidate.store, &addr);
     // A full inbox means that the other will be heard at its next beat.
     drop(shared.cluster_inbox.try_send(ClusterInput::Greeted { addr, greeting }));
     match shared.greeting.borrow().as_ref() {

@@ -10,7 +10,7 @@ use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
 use clusterkit_core::id::{BootId, Incarnation, NodeId, StoreId};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::Topology;
+use clusterkit_core::topology::{Node, Topology};
 use clusterkit_wire::hello::{Class, Identity};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -277,6 +277,25 @@ impl Shared {
         decoded
     }
 
+    /// Notes where a node that spoke listens.
+    pub(crate) fn note_peer(&self, peer: &Identity) {
+        if !self.is_pretender(peer) {
+            self.book.note(peer.store, &peer.node_addr);
+        }
+    }
+
+    /// Whether a run that is not registered claims the store of a node that lives elsewhere: perhaps
+    /// a copy of its data directory, to which not one Raft message may go. The controller decides
+    /// which of the two is let in; without one, nodes that all moved must find each other first.
+    fn is_pretender(&self, peer: &Identity) -> bool {
+        let topology = self.topology();
+        let known = topology.node(&peer.node).filter(|known| known.store == peer.store);
+        let lives_elsewhere = |known: &Node| {
+            known.is_live() && known.node_addr != peer.node_addr && known.incarnation > peer.incarnation
+        };
+        known.is_some_and(lives_elsewhere) && self.has_controller()
+    }
+
     /// Notes that the control plane's leader spoke.
     pub(crate) fn note_leader_contact(&self, store: StoreId) {
         let contact = (store, self.now());
@@ -321,5 +340,27 @@ impl Shared {
 
     fn patience(&self) -> Duration {
         self.settings.controller.detector.dead_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_sent_nothing_that_is_for_its_living_original() {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let (shared, original) = (cluster.node(1).shared(), cluster.node(2).shared());
+        // A heartbeat that was answered tells node-1 that there is a controller.
+        tokio::time::sleep(shared.patience()).await; // tidy: the clock is paused
+        let own = original.identity.borrow().clone();
+        let copy = Identity { incarnation: Incarnation(0), node_addr: "elsewhere:7000".to_owned(), ..own };
+        shared.note_peer(&copy);
+        assert_eq!(shared.book.addr(original.store).as_deref(), Some("node-2:7000"));
+        let registered = Identity { incarnation: original.incarnation().next(), ..copy };
+        shared.note_peer(&registered);
+        assert_eq!(shared.book.addr(original.store).as_deref(), Some("elsewhere:7000"));
     }
 }
