@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::control::Applied;
+use clusterkit_core::control::{Applied, InvalidReason, Rejected};
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, StoreId};
 use clusterkit_core::topology::{ClusterConfig, Health, Node, Partition, Topology};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use crate::builder::Builder;
 use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
 use crate::error::{ChangeError, StartError};
 use crate::events::{ClusterEvent, EventId, Events};
-use crate::node::{Phase, Shared, Wish};
+use crate::node::{Phase, Shared, StopReason, Wish};
 use crate::status::{ControlPlaneStatus, Stats, Status};
 
 /// How long [`ClusterKit::leave`] waits for the node to be drained.
@@ -72,17 +72,23 @@ impl ClusterKit {
         matches!(*self.shared.phase.borrow(), Phase::Ready)
     }
 
-    /// Waits until the node has stopped; `Err` says what broke when nobody asked it to.
+    /// Waits until the node has stopped: it was asked to, or it was drained, whoever ordered that, and
+    /// has left the cluster; `Err` says what broke otherwise. Whatever runs on this node should end.
     ///
     /// # Errors
     ///
-    /// The failure, such as a broken disk. Whatever runs on this node should end.
+    /// The failure, such as a broken disk.
     pub async fn stopped(&self) -> Result<(), StartError> {
+        self.end().await.to_result()
+    }
+
+    async fn end(&self) -> StopReason {
         let mut phase = self.shared.phase.subscribe();
         let ended = phase.wait_for(|phase| matches!(phase, Phase::Stopped(_))).await;
         match ended.as_deref() {
-            Ok(Phase::Stopped(reason)) => reason.to_result(),
-            _ => Ok(()),
+            Ok(Phase::Stopped(reason)) => reason.clone(),
+            // The handle holds the other end.
+            _ => StopReason::Asked,
         }
     }
 
@@ -102,29 +108,31 @@ impl ClusterKit {
         drop(self.stopped().await);
     }
 
-    /// Gives everything this node holds to others, leaves the cluster, and stops.
+    /// Gives everything this node holds to others, leaves the cluster, and stops. Does no harm when
+    /// others ordered the same.
     ///
     /// # Errors
     ///
-    /// [`ChangeError::UnderWay`] when it holds something still after [`LEAVE_TIMEOUT`]: the node
-    /// goes on running and draining. On every error the node runs on.
+    /// [`ChangeError::UnderWay`] when it has not left after [`LEAVE_TIMEOUT`]: the node goes on
+    /// running and draining. On every error but [`ChangeError::Stopped`] the node runs on.
     pub async fn leave(&self) -> Result<(), ChangeError> {
-        let node = self.node_id().clone();
-        self.shared.change(Wish::Drain { node: node.clone() }).await?;
-        let mut topology = self.watch();
-        let left = |topology: &Arc<Topology>| topology.node(&node).is_none_or(is_left);
-        match tokio::time::timeout(LEAVE_TIMEOUT, topology.0.wait_for(left)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(ChangeError::Stopped),
-            Err(_) => return Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
+        let ordered = self.shared.change(Wish::Drain { node: self.node_id().clone() }).await;
+        if let Some(error) = ordered.err().filter(|error| !self.has_left(error)) {
+            return Err(error);
         }
-        self.stop().await;
-        Ok(())
+        match tokio::time::timeout(LEAVE_TIMEOUT, self.end()).await {
+            Ok(StopReason::Left) => Ok(()),
+            Ok(_) => Err(ChangeError::Stopped),
+            Err(_) => Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
+        }
     }
-}
 
-fn is_left(node: &Node) -> bool {
-    node.status() == clusterkit_core::topology::NodeStatus::Left
+    /// Whether the drain was refused only because it has happened: others may have ordered it too.
+    fn has_left(&self, refused: &ChangeError) -> bool {
+        let stage = Rejected::Invalid { reason: InvalidReason::Stage };
+        *refused == ChangeError::Rejected(stage)
+            || matches!(*self.shared.unwanted.borrow(), Some(StopReason::Left))
+    }
 }
 
 // What the cluster looks like.

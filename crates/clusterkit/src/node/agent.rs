@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::control::CaughtUp;
-use clusterkit_core::topology::{Partition, Topology};
+use clusterkit_core::topology::{Node, Partition, Topology};
 use clusterkit_wire::hello::Class;
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
 use super::controller::ControllerInput;
-use super::message::{self, Handoff, Heartbeat, HeartbeatAnswer, kind};
+use super::message::{self, Handoff, Heartbeat, HeartbeatAnswer, Standing, kind};
+use super::service;
 use super::shared::Shared;
+use crate::transport::Target;
 
 /// Reports of one message.
 pub(super) const REPORTS_MAX: usize = 512;
@@ -27,13 +29,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut topology = shared.topology.subscribe();
     let mut beat = tokio::time::interval(shared.settings.controller.detector.heartbeat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = 0_usize;
     loop {
         tokio::select! {
-            _ = beat.tick() => say_alive(&shared),
+            _ = beat.tick() => {
+                say_alive(&shared, beats);
+                beats = beats.wrapping_add(1);
+            }
             changed = topology.changed() => if changed.is_err() { return },
             () = shared.asked_to_stop.cancelled() => return,
             () = shared.stop.cancelled() => return,
         }
+        look_at_myself(&shared);
         let current = Arc::clone(&topology.borrow_and_update());
         report_caught_up(&shared, &current);
         hand_off(&shared, &current);
@@ -45,8 +52,8 @@ fn heartbeat(shared: &Shared) -> Heartbeat {
 }
 
 /// The controller itself is watched by nobody but the others' elections.
-fn say_alive(shared: &Arc<Shared>) {
-    let Some(Some(target)) = shared.controller() else { return };
+fn say_alive(shared: &Arc<Shared>, beats: usize) {
+    let Some(target) = hearer(shared, beats) else { return };
     let body = message::encode(&heartbeat(shared));
     let timeout = shared.settings.controller.detector.dead_after;
     let shared = Arc::clone(shared);
@@ -58,6 +65,29 @@ fn say_alive(shared: &Arc<Shared>) {
             shared.note_standing(answer.standing);
         }
     });
+}
+
+/// Whom to tell that this node lives: the controller, `None` when that is this node. A node that is
+/// cut out of the group is not told who leads it next, so without an answer each other member is
+/// asked in turn.
+fn hearer(shared: &Shared, beats: usize) -> Option<Target> {
+    let known = shared.controller();
+    if let Some(target) = known.clone().filter(|_| beats.is_multiple_of(2) || shared.has_controller()) {
+        return target;
+    }
+    let topology = shared.topology();
+    let others: Vec<_> = topology.nodes.values().filter(|node| node.id != shared.node).collect();
+    let other = others.get(beats / 2 % others.len().max(1));
+    let target = |node: &&Arc<Node>| Target { addr: node.node_addr.clone(), node: Some(node.id.clone()) };
+    other.map(target).or(known.flatten())
+}
+
+/// A node that its own topology says has left need not wait to be told.
+fn look_at_myself(shared: &Shared) {
+    let standing = shared.raft.get().map(|raft| service::standing(&raft.view(), &heartbeat(shared)));
+    if standing == Some(Standing::Left) {
+        shared.note_standing(Standing::Left);
+    }
 }
 
 /// Tells the controller that this node stops, and waits a moment for others to lead what it led.

@@ -139,8 +139,14 @@ async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
     };
     wind_down(&shared, &reason).await;
     drop(data_dir);
-    if let StopReason::Failed(text) = &reason {
-        tracing::error!(target: "clusterkit::node", reason = %text, "the node has failed and stops");
+    match &reason {
+        StopReason::Failed(text) => {
+            tracing::error!(target: "clusterkit::node", reason = %text, "the node has failed and stops");
+        }
+        StopReason::Left => {
+            tracing::info!(target: "clusterkit::node", node = %shared.node, "this node has left the cluster");
+        }
+        StopReason::Asked | StopReason::NotStarted(_) => {}
     }
     shared.phase.send_replace(Phase::Stopped(reason));
 }
@@ -150,11 +156,11 @@ async fn live(shared: &Arc<Shared>, data_dir: &mut DataDir, inboxes: &mut Inboxe
     match become_member(shared, data_dir, inboxes).await {
         Ok(raft) => {
             let mut unwanted = shared.unwanted.subscribe();
-            let text = tokio::select! {
-                failure = raft.failed() => failure.unwrap_or_else(|| "the control plane ended".to_owned()),
-                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.unwrap_or_default().to_owned(),
-            };
-            StopReason::Failed(text)
+            let ended = || StopReason::Failed("the control plane ended".to_owned());
+            tokio::select! {
+                failure = raft.failed() => failure.map_or_else(ended, StopReason::Failed),
+                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.clone().unwrap_or_else(ended),
+            }
         }
         Err(error) => StopReason::NotStarted(error),
     }
@@ -290,7 +296,8 @@ fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, 
 /// A node whose controller or topology stands still must not go on as if it lived.
 async fn end_with(shared: Arc<Shared>, task: tokio::task::JoinHandle<()>) {
     if task.await.is_err_and(|error| error.is_panic()) {
-        shared.unwanted.send_replace(Some("a task of this node panicked; the log says where"));
+        let text = "a task of this node panicked; the log says where".to_owned();
+        shared.unwanted.send_replace(Some(StopReason::Failed(text)));
     }
 }
 
@@ -344,8 +351,10 @@ async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) -> Result
 
 async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     if let Some(raft) = shared.raft.get() {
-        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
+        if matches!(reason, StopReason::Asked | StopReason::Left) && !shared.stop.is_cancelled() {
             hand_over(shared, raft).await;
+        }
+        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             agent::say_goodbye(shared).await;
         }
         raft.shutdown().await;

@@ -14,4 +14,4 @@ mod shared;
 
 pub(crate) use self::lifecycle::launch;
 pub(crate) use self::message::Wish;
-pub(crate) use self::shared::{Phase, Shared};
+pub(crate) use self::shared::{Phase, Shared, StopReason};

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clusterkit_core::forming::Greeting;
+use clusterkit_core::topology::Stage;
 
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
 use super::message::{self, Heartbeat, HeartbeatAnswer, Standing, kind};
 use super::shared::Shared;
+use crate::coordinator::raft::View;
 use crate::net::BoxFuture;
 use crate::transport::{Peer, Service, ServiceError};
 
@@ -73,14 +75,24 @@ fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
 fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
     // Only what is known to be the newest may send a node home.
     let in_charge = shared.is_in_charge();
-    let topology = shared.raft.get().map(|raft| raft.view().state.topology.clone()).unwrap_or_default();
-    let standing = match topology.node(&beat.node) {
-        None => Standing::Removed,
-        Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
-        Some(_) => Standing::Known,
-    };
+    let standing = shared.raft.get().map_or(Standing::Known, |raft| standing(&raft.view(), &beat));
     to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
     Ok(message::encode(&HeartbeatAnswer { in_charge, standing }))
+}
+
+/// What `view` says of the run that sent `beat`.
+///
+/// A node that gave everything away has left only once the group can do without its vote: if it ended
+/// earlier, the others could be short of a majority with the change of voters half done. From then on
+/// this stays so until the node registers anew, so that it may believe even its own old view.
+pub(super) fn standing(view: &View, beat: &Heartbeat) -> Standing {
+    match view.state.topology.node(&beat.node) {
+        None => Standing::Removed,
+        Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
+        Some(known) if known.incarnation < beat.incarnation => Standing::Known,
+        Some(known) if known.stage == Stage::Left && !view.voters.contains(&known.store) => Standing::Left,
+        Some(_) => Standing::Known,
+    }
 }
 
 fn stopping(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {

@@ -10,7 +10,7 @@ use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
 use clusterkit_core::id::{BootId, Incarnation, NodeId, StoreId};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::{Node, Topology};
+use clusterkit_core::topology::{Node, Stage, Topology};
 use clusterkit_wire::hello::{Class, Identity};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -53,8 +53,8 @@ pub(crate) struct Shared {
     /// The term in which this node governs: it leads, and has applied all that came before. 0 for
     /// none.
     pub(crate) governing: AtomicU64,
-    /// Why the cluster does not want this node any more.
-    pub(crate) unwanted: watch::Sender<Option<&'static str>>,
+    /// Why this node must end, though nobody asked it to.
+    pub(crate) unwanted: watch::Sender<Option<StopReason>>,
     pub(crate) counters: Counters,
     pub(crate) tracker: TaskTracker,
     /// The node shall stop in order: there is time to hand over.
@@ -81,6 +81,8 @@ pub(crate) enum Phase {
 pub(crate) enum StopReason {
     /// It was told to.
     Asked,
+    /// It gave everything away and has left its cluster.
+    Left,
     /// It never became part of its cluster.
     NotStarted(StartError),
     /// It broke: the text says how.
@@ -91,6 +93,7 @@ impl StopReason {
     pub(crate) fn to_start_error(&self) -> StartError {
         match self {
             Self::Asked => StartError::Stopped { reason: "it was told to stop".to_owned() },
+            Self::Left => StartError::Stopped { reason: "it has left the cluster".to_owned() },
             Self::NotStarted(error) => error.clone(),
             Self::Failed(reason) => StartError::Stopped { reason: reason.clone() },
         }
@@ -98,7 +101,7 @@ impl StopReason {
 
     pub(crate) fn to_result(&self) -> Result<(), StartError> {
         match self {
-            Self::Asked => Ok(()),
+            Self::Asked | Self::Left => Ok(()),
             Self::NotStarted(_) | Self::Failed(_) => Err(self.to_start_error()),
         }
     }
@@ -330,12 +333,24 @@ impl Shared {
 
     /// A node that is not wanted any more ends: whatever it still did would be against the topology.
     pub(crate) fn note_standing(&self, standing: Standing) {
+        let failed = |text: &str| StopReason::Failed(text.to_owned());
         let reason = match standing {
             Standing::Known => return,
-            Standing::Removed => "this node was removed from the cluster; start it again to join anew",
-            Standing::Replaced => "another process registered under this node id; only one of them can run",
+            Standing::Left => StopReason::Left,
+            // Its record may be deleted before it learns that it has left.
+            Standing::Removed if self.was_leaving() => StopReason::Left,
+            Standing::Removed => {
+                failed("this node was removed from the cluster; start it again to join anew")
+            }
+            Standing::Replaced => {
+                failed("another process registered under this node id; only one of them can run")
+            }
         };
         self.unwanted.send_replace(Some(reason));
+    }
+
+    fn was_leaving(&self) -> bool {
+        self.topology().node(&self.node).is_some_and(|node| node.stage != Stage::Member)
     }
 
     fn patience(&self) -> Duration {

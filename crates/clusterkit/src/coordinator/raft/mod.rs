@@ -9,6 +9,6 @@ mod state_machine;
 mod types;
 
 pub(crate) use self::config::ELECTION_TIMEOUT_MAX;
-pub(crate) use self::group::{Leadership, ProposeError, RaftGroup, RaftNodeStats, RaftOptions};
+pub(crate) use self::group::{Leadership, ProposeError, RaftGroup, RaftNodeStats, RaftOptions, View};
 pub(crate) use self::log_worker::IoMode;
 pub(crate) use self::network::AddressBook;
