@@ -47,6 +47,7 @@ pub(crate) enum ControllerInput {
 enum Done {
     Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
     Proposal { token: u64, written: bool },
+    Handoffs,
     VoterStep,
 }
 
@@ -93,6 +94,8 @@ struct Reign<'a> {
     results: mpsc::Sender<Done>,
     outcomes: mpsc::Receiver<Done>,
     changing_voters: bool,
+    /// Handoffs are being written. Others are dropped meanwhile: whoever sent them sends them again.
+    handing_off: bool,
 }
 
 impl<'a> Reign<'a> {
@@ -113,6 +116,7 @@ impl<'a> Reign<'a> {
             results,
             outcomes,
             changing_voters: false,
+            handing_off: false,
         }
     }
 
@@ -267,7 +271,7 @@ impl<'a> Reign<'a> {
         }
     }
 
-    fn take(&self, controller: &mut Controller, input: ControllerInput) {
+    fn take(&mut self, controller: &mut Controller, input: ControllerInput) {
         let now = self.shared.now();
         match input {
             ControllerInput::Heartbeat { node, incarnation } => {
@@ -297,6 +301,7 @@ impl<'a> Reign<'a> {
                 controller.handle_proposed(now, token, self.raft.view().state.clone());
             }
             Done::Proposal { token, written: false } => controller.handle_proposal_lost(now, token),
+            Done::Handoffs => self.handing_off = false,
             Done::VoterStep => self.changing_voters = false,
         }
     }
@@ -330,12 +335,21 @@ impl<'a> Reign<'a> {
         });
     }
 
-    fn write_handoffs(&self, handoffs: Vec<Handoff>) {
-        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
-        let commands: Vec<_> = handoffs.into_iter().map(Command::from).collect();
+    /// Writes what still fits the newest state, one batch at a time: a leader says it again until
+    /// its record shows it, and each copy would be an entry of the log.
+    fn write_handoffs(&mut self, handoffs: Vec<Handoff>) {
+        let view = self.raft.view();
+        let asked = handoffs.into_iter().filter(|handoff| is_asked_for(&view.state.topology, handoff));
+        let commands: Vec<_> = asked.map(Command::from).collect();
+        if self.handing_off || commands.is_empty() {
+            return;
+        }
+        self.handing_off = true;
+        let (shared, raft, results) = (Arc::clone(self.shared), self.raft.clone(), self.results.clone());
         self.shared.tracker.spawn(async move {
             let outcome = timed_propose(&shared, &raft, &commands).await;
             log_proposal(&commands, &outcome);
+            drop(results.send(Done::Handoffs).await);
         });
     }
 
@@ -440,6 +454,16 @@ impl<'a> Reign<'a> {
     }
 }
 
+/// Whether the record still waits for that handoff, of that leader in that epoch.
+fn is_asked_for(topology: &Topology, handoff: &Handoff) -> bool {
+    topology.partition(handoff.partition).is_some_and(|record| {
+        record.transfer.is_some()
+            && record.version == handoff.version
+            && record.epoch == handoff.epoch
+            && record.leader.as_ref() == Some(&handoff.from)
+    })
+}
+
 fn step_node(topology: &Topology, step: VoterStep) -> Option<(NodeId, String)> {
     let VoterStep::AddLearner(store) = step else { return None };
     let node = topology.nodes.values().find(|node| node.store == store)?;
@@ -497,5 +521,58 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
             }
         }
         Err(error) => tracing::warn!(target: "clusterkit::controller", %error, "a proposal was lost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::ClusterKit;
+    use crate::testing::Cluster;
+
+    /// Three healthy nodes: the one that governs, and the two others.
+    async fn three() -> (Cluster, ClusterKit, [ClusterKit; 2]) {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let (mut governing, others): (Vec<_>, Vec<_>) =
+            (1..=3).map(|number| cluster.node(number).clone()).partition(|node| node.shared().is_in_charge());
+        let others = others.try_into().expect("one of three governs");
+        (cluster, governing.remove(0), others)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handoff_that_is_told_often_is_written_once() {
+        let (cluster, controller, [leader, target]) = three().await;
+        let (shared, raft) = (controller.shared(), controller.shared().raft.get().unwrap());
+        // What the leader itself says does not arrive.
+        cluster.net().block(leader.node_id().as_str(), controller.node_id().as_str());
+        let led = |record: &&Arc<_>| is_led_by(record, &leader) && record.is_electable(target.node_id());
+        let record = controller.topology().partitions.iter().find(led).unwrap().clone();
+        let (partition, version, target) = (record.id, record.version, target.node_id().clone());
+        raft.propose(&[Command::BeginTransfer { partition, version, target: target.clone() }]).await.unwrap();
+        let handoff = Handoff {
+            partition,
+            version: version.next(),
+            epoch: record.epoch,
+            from: leader.node_id().clone(),
+            log_end: 0,
+        };
+        let tell = async || {
+            for _ in 0..50 {
+                shared.controller_inbox.try_send(ControllerInput::Handoffs(vec![handoff.clone()])).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await; // tidy: the clock is paused
+        };
+        let before = raft.stats().log_index_last;
+        tell().await;
+        assert_eq!(controller.leader(partition).map(|node| node.id.clone()), Some(target));
+        assert_eq!(raft.stats().log_index_last, before + 1);
+        // It is old news from now on.
+        tell().await;
+        assert_eq!(raft.stats().log_index_last, before + 1);
+    }
+
+    fn is_led_by(record: &clusterkit_core::topology::Partition, node: &ClusterKit) -> bool {
+        record.leader.as_ref() == Some(node.node_id())
     }
 }
