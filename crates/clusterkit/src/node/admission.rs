@@ -16,11 +16,7 @@ use crate::transport::ProbeOutcome;
 pub(super) async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
     let topology = Arc::new(raft.view().state.topology.clone());
     let Some(cluster) = topology.cluster.clone() else { return JoinAnswer::TryAgain };
-    // Before anything is written: a registration beyond the limits must not reach the log.
-    if let Err(reason) = join.registration.check() {
-        return JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
-    }
-    if let Some(refusal) = mismatch(&cluster, &join) {
+    if let Some(refusal) = refusal(&cluster, &join) {
         return JoinAnswer::Refused(refusal);
     }
     let replace = match earlier_run(shared, &topology, &join.registration).await {
@@ -38,7 +34,12 @@ pub(super) async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> Join
     }
 }
 
-fn mismatch(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
+/// What speaks against `join` whatever the state says. Asked before anything is written: a
+/// registration beyond the limits must not reach the log.
+pub(super) fn refusal(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
+    if let Err(reason) = join.registration.check() {
+        return Some(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+    }
     if cluster.name != join.cluster_name {
         let (found, wanted) = (cluster.name.clone(), join.cluster_name.clone());
         return Some(JoinRefusal::OtherName { found, wanted });

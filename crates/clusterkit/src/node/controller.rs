@@ -172,18 +172,22 @@ impl<'a> Reign<'a> {
     }
 
     fn take_founder(&mut self, input: ControllerInput) {
-        if let ControllerInput::Join { join, reply } = input {
-            let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
-            if founder && join.registration.check().is_ok() {
-                self.founders.insert(join.registration.store, join.registration);
-            }
-            drop(reply.send(JoinAnswer::TryAgain));
-        } else {
+        let ControllerInput::Join { join, reply } = input else {
             refuse(input);
+            return;
+        };
+        let answer = match admission::refusal(&self.cluster_to_be(), &join) {
+            Some(refusal) => JoinAnswer::Refused(refusal),
+            None => JoinAnswer::TryAgain,
+        };
+        let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
+        if founder && answer == JoinAnswer::TryAgain {
+            self.founders.insert(join.registration.store, join.registration);
         }
+        drop(reply.send(answer));
     }
 
-    async fn write_first_entry(&self) -> bool {
+    fn cluster_to_be(&self) -> Cluster {
         let settings = &self.shared.settings;
         let defaults = ClusterConfig::default();
         let config = ClusterConfig {
@@ -193,9 +197,13 @@ impl<'a> Reign<'a> {
             strategy: settings.strategy.unwrap_or(defaults.strategy),
         };
         let (id, name) = (self.membership.cluster, self.membership.cluster_name.clone());
-        let cluster = Cluster { id, name, config };
+        Cluster { id, name, config }
+    }
+
+    async fn write_first_entry(&self) -> bool {
+        let cluster = self.cluster_to_be();
         let members: Vec<_> = self.founders.values().cloned().collect();
-        tracing::info!(target: "clusterkit::controller", cluster = %id, nodes = members.len(), "the cluster forms");
+        tracing::info!(target: "clusterkit::controller", cluster = %cluster.id, nodes = members.len(), "the cluster forms");
         let outcome = self.raft.propose(&[Command::FormCluster { cluster, members }]).await;
         match outcome.map(|outcomes| outcomes.into_iter().next()) {
             Ok(Some(Ok(_))) => return true,
@@ -526,6 +534,7 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::JoinRefusal;
     use super::*;
     use crate::handle::ClusterKit;
     use crate::testing::Cluster;
@@ -574,5 +583,68 @@ mod tests {
 
     fn is_led_by(record: &clusterkit_core::topology::Partition, node: &ClusterKit) -> bool {
         record.leader.as_ref() == Some(node.node_id())
+    }
+
+    /// Asks the controller as another node would.
+    async fn ask(controller: &ClusterKit, join: Join) -> JoinAnswer {
+        let (reply, answer) = oneshot::channel();
+        let input = ControllerInput::Join { join: Box::new(join), reply };
+        controller.shared().controller_inbox.try_send(input).unwrap();
+        tokio::time::timeout(CONTROLLER_TIMEOUT, answer).await.unwrap().unwrap()
+    }
+
+    fn is_formed(node: &ClusterKit) -> bool {
+        node.shared().raft.get().is_some_and(|raft| raft.view().state.topology.cluster.is_some())
+    }
+
+    /// The controller of three founders, of which the third died after the vote: it waits for that one
+    /// to register.
+    async fn waiting_for_the_third() -> (Cluster, ClusterKit) {
+        let mut cluster = Cluster::new();
+        for (from, to) in [(1, 2), (1, 3), (2, 3)].into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+            let latency = Duration::from_millis(5);
+            cluster.net().delay(&format!("node-{from}"), &format!("node-{to}"), latency);
+        }
+        cluster.launch(1..=3, |builder| builder.expect(3)).await;
+        let tick = || tokio::time::sleep(Duration::from_millis(1)); // tidy: the clock is paused
+        while !(1..=3).all(|number| cluster.node(number).shared().identity.borrow().cluster.is_some()) {
+            tick().await;
+        }
+        cluster.net().kill("node-3");
+        let leads = |number: &u32| {
+            cluster.node(*number).shared().raft.get().is_some_and(|raft| raft.leadership().is_me)
+        };
+        let controller = loop {
+            match [1, 2].into_iter().find(leads) {
+                Some(number) => break cluster.node(number).clone(),
+                None => tick().await,
+            }
+        };
+        // The two that hear each other have registered.
+        tokio::time::sleep(Duration::from_secs(1)).await; // tidy: the clock is paused
+        assert!(!is_formed(&controller));
+        (cluster, controller)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_founder_that_will_never_do_is_told_so_before_the_cluster_forms() {
+        let (cluster, controller) = waiting_for_the_third().await;
+        let third = super::super::cluster::join_request(cluster.node(3).shared());
+        let metadata = (0..65).map(|number| (number.to_string(), String::new())).collect();
+        let invalid = Registration { metadata, ..third.registration.clone() };
+        let reason = clusterkit_core::control::InvalidReason::Metadata;
+        let refused = JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+        assert_eq!(ask(&controller, Join { registration: invalid, ..third.clone() }).await, refused);
+        let (found, wanted) = (third.cluster_name.clone(), "other".to_owned());
+        let refused = JoinAnswer::Refused(JoinRefusal::OtherName { found, wanted: wanted.clone() });
+        assert_eq!(ask(&controller, Join { cluster_name: wanted, ..third.clone() }).await, refused);
+        let refused = JoinAnswer::Refused(JoinRefusal::OtherPartitionCount { found: 64, wanted: 32 });
+        assert_eq!(ask(&controller, Join { partition_count: Some(32), ..third.clone() }).await, refused);
+        let stranger = Registration { store: StoreId(7), ..third.registration.clone() };
+        let answer = ask(&controller, Join { registration: stranger, ..third.clone() }).await;
+        assert_eq!(answer, JoinAnswer::TryAgain);
+        assert!(!is_formed(&controller));
+        assert_eq!(ask(&controller, third).await, JoinAnswer::TryAgain);
+        cluster.until(1, "formed of three", |topology| topology.nodes.len() == 3).await;
     }
 }
