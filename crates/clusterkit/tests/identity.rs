@@ -99,3 +99,21 @@ async fn a_restart_at_the_same_address_is_let_in_before_its_death_is_known() {
         cluster.until(number, "healed", healthy).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_cluster_does_not_wait_for_an_address_that_is_silent() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.until(1, "healthy", healthy).await;
+    for number in 1..=3 {
+        cluster.kill(number).await;
+    }
+    // One machine stays dark: nobody there says that nobody listens.
+    cluster.net().partition(&[&["node-1"], &["node-2", "node-3"]]);
+    let start = tokio::time::Instant::now();
+    cluster.launch([2, 3], |builder| builder).await;
+    for number in [2, 3] {
+        let ready = tokio::time::timeout(PATIENCE, cluster.ready(number)).await;
+        ready.expect("an answer").unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_millis(1_800), "it took {:?}", start.elapsed());
+}
