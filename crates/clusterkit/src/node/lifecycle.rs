@@ -203,6 +203,7 @@ fn belong(shared: &Shared, membership: &Membership) {
     for founder in membership.founders.iter().filter(|founder| founder.store != shared.store) {
         shared.book.note_first(founder.store, &founder.node_addr);
     }
+    shared.book.set_founders(membership.founders.iter().map(|founder| founder.store));
     shared.identity.send_modify(|identity| identity.cluster = Some(membership.cluster));
     let me = Candidate { node: shared.node.clone(), store: shared.store, node_addr: shared.node_addr() };
     shared.greeting.send_modify(|greeting| {
@@ -321,6 +322,7 @@ async fn publish(shared: Arc<Shared>, raft: RaftGroup) {
 /// A record that changed says where its node listens now; one that did not may be older than what the
 /// node said itself.
 fn note_addrs(shared: &Shared, topology: &Topology) {
+    shared.book.set_recorded(topology.nodes.values().map(|node| node.store));
     let earlier = shared.topology();
     for node in topology.nodes.values().filter(|node| node.store != shared.store) {
         let unchanged = earlier.node(&node.id).is_some_and(|known| known.boot == node.boot);

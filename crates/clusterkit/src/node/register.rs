@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clusterkit_core::forming::Greeting;
 use clusterkit_core::id::{ClusterId, Incarnation};
 use clusterkit_wire::hello::{Class, Refusal};
 use tokio::time::timeout;
@@ -106,9 +107,9 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
         );
         match call.await {
             Ok(body) => {
-                let answer: Option<clusterkit_core::forming::Greeting> = message::decode(&body).ok();
+                let answer: Option<Greeting> = message::decode(&body).ok();
                 if let Some(answer) = answer.filter(|answer| answer.candidate.store != shared.store) {
-                    shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
+                    note(shared, &answer, ours);
                     met = true;
                 }
             }
@@ -118,7 +119,7 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
             }
             Err(CallError::NotClusterKit { .. }) => {
                 if let Ok(answer) = greet(shared, addr, &greeting).await {
-                    shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
+                    note(shared, &answer, ours);
                     met = true;
                 }
             }
@@ -126,4 +127,11 @@ async fn greet_seeds(shared: &Arc<Shared>, ours: ClusterId) -> Result<(), StartE
         }
     }
     strangers.filter(|_| !met).map_or(Ok(()), Err)
+}
+
+/// Notes where the node listens that answered, when it is of this cluster.
+fn note(shared: &Shared, answer: &Greeting, ours: ClusterId) {
+    if answer.formed == Some(ours) {
+        shared.book.note(answer.candidate.store, &answer.candidate.node_addr);
+    }
 }

@@ -43,7 +43,7 @@ async fn serve(
     message_kind: u8,
     body: &[u8],
 ) -> Result<Bytes, ServiceError> {
-    shared.note_peer(&peer.identity);
+    shared.note_peer(&peer.identity, peer.cluster);
     let ours = peer.cluster.is_some() && peer.cluster == shared.identity.borrow().cluster;
     if !ours && !matches!(message_kind, kind::GREETING | kind::JOIN) {
         return Err(not_ready());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
-use clusterkit_core::id::{BootId, Incarnation, NodeId, StoreId};
+use clusterkit_core::id::{BootId, ClusterId, Incarnation, NodeId, StoreId};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Node, Stage, Topology};
 use clusterkit_wire::hello::{Class, Identity};
@@ -280,9 +280,11 @@ impl Shared {
         decoded
     }
 
-    /// Notes where a node that spoke listens.
-    pub(crate) fn note_peer(&self, peer: &Identity) {
-        if !self.is_pretender(peer) {
+    /// Notes where a node that spoke listens, when it is of this node's cluster. A node that has none
+    /// yet notes everybody: it cannot know with whom it will have one.
+    pub(crate) fn note_peer(&self, peer: &Identity, cluster: Option<ClusterId>) {
+        let own = self.identity.borrow().cluster;
+        if (own.is_none() || cluster == own) && !self.is_pretender(peer) {
             self.book.note(peer.store, &peer.node_addr);
         }
     }
@@ -372,10 +374,31 @@ mod tests {
         tokio::time::sleep(shared.patience()).await; // tidy: the clock is paused
         let own = original.identity.borrow().clone();
         let copy = Identity { incarnation: Incarnation(0), node_addr: "elsewhere:7000".to_owned(), ..own };
-        shared.note_peer(&copy);
+        shared.note_peer(&copy, copy.cluster);
         assert_eq!(shared.book.addr(original.store).as_deref(), Some("node-2:7000"));
         let registered = Identity { incarnation: original.incarnation().next(), ..copy };
-        shared.note_peer(&registered);
+        shared.note_peer(&registered, registered.cluster);
         assert_eq!(shared.book.addr(original.store).as_deref(), Some("elsewhere:7000"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_nodes_of_the_own_cluster_are_noted_once_there_is_one() {
+        let mut cluster = Cluster::start(1).await;
+        cluster.launch([2], |builder| builder.seeds(["nowhere:7000"])).await;
+        let (member, looking) = (cluster.node(1).shared(), cluster.node(2).shared());
+        let own = member.identity.borrow().clone();
+        let stranger = |store: u64| Identity { store: StoreId(store), cluster: None, ..own.clone() };
+        let check = |shared: &Shared, cluster: Option<ClusterId>, expect: bool| {
+            let peer = stranger(7);
+            shared.note_peer(&peer, cluster);
+            assert_eq!(shared.book.addr(peer.store).is_some(), expect, "{cluster:?}");
+        };
+        check(member, None, false);
+        check(member, Some(ClusterId(1)), false);
+        check(member, own.cluster, true);
+        check(looking, Some(ClusterId(1)), true);
+        let other = stranger(8);
+        looking.note_peer(&other, None);
+        assert!(looking.book.addr(other.store).is_some());
     }
 }
