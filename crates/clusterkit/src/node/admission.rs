@@ -102,3 +102,42 @@ fn in_use(known: &Node) -> JoinAnswer {
     let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
     JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clusterkit_core::control::InvalidReason;
+    use clusterkit_core::id::{NodeId, StoreId};
+
+    use super::super::cluster::join_request;
+    use super::*;
+    use crate::testing::Cluster;
+
+    /// Asked at the controller and at another node, which passes it on.
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_beyond_the_limits_is_refused_and_not_written() {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let own = join_request(cluster.node(1).shared());
+        let node = NodeId::new("node-4").unwrap();
+        let small = Registration { node, store: StoreId(4), ..own.registration.clone() };
+        let many = (0..65).map(|number| (number.to_string(), String::new())).collect();
+        let long = BTreeMap::from([("key".to_owned(), "x".repeat(257))]);
+        for (metadata, weight, reason) in [
+            (many, 1, InvalidReason::Metadata),
+            (long, 1, InvalidReason::Metadata),
+            (BTreeMap::new(), 0, InvalidReason::Weight),
+        ] {
+            let registration = Registration { metadata, weight, ..small.clone() };
+            let join = Join { registration, ..own.clone() };
+            let expect = JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+            for number in 1..=3 {
+                let shared = cluster.node(number).shared();
+                let before = shared.raft.get().unwrap().stats().log_index_last;
+                assert_eq!(shared.join(join.clone()).await, expect);
+                assert_eq!(shared.raft.get().unwrap().stats().log_index_last, before);
+            }
+        }
+    }
+}

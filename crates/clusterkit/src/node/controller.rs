@@ -534,10 +534,11 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster::join_request;
     use super::super::message::JoinRefusal;
     use super::*;
     use crate::handle::ClusterKit;
-    use crate::testing::Cluster;
+    use crate::testing::{Cluster, PATIENCE};
 
     /// Three healthy nodes: the one that governs, and the two others.
     async fn three() -> (Cluster, ClusterKit, [ClusterKit; 2]) {
@@ -597,6 +598,19 @@ mod tests {
         node.shared().raft.get().is_some_and(|raft| raft.view().state.topology.cluster.is_some())
     }
 
+    /// Looks every millisecond until `found` finds something.
+    async fn soon<T>(mut found: impl FnMut() -> Option<T>) -> T {
+        let looking = async {
+            loop {
+                match found() {
+                    Some(found) => break found,
+                    None => tokio::time::sleep(Duration::from_millis(1)).await, // tidy: the clock is paused
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await.expect("it takes far less")
+    }
+
     /// The controller of three founders, of which the third died after the vote: it waits for that one
     /// to register.
     async fn waiting_for_the_third() -> (Cluster, ClusterKit) {
@@ -606,20 +620,14 @@ mod tests {
             cluster.net().delay(&format!("node-{from}"), &format!("node-{to}"), latency);
         }
         cluster.launch(1..=3, |builder| builder.expect(3)).await;
-        let tick = || tokio::time::sleep(Duration::from_millis(1)); // tidy: the clock is paused
-        while !(1..=3).all(|number| cluster.node(number).shared().identity.borrow().cluster.is_some()) {
-            tick().await;
-        }
+        let voted = |number: u32| cluster.node(number).shared().identity.borrow().cluster.is_some();
+        soon(|| (1..=3).all(voted).then_some(())).await;
         cluster.net().kill("node-3");
         let leads = |number: &u32| {
             cluster.node(*number).shared().raft.get().is_some_and(|raft| raft.leadership().is_me)
         };
-        let controller = loop {
-            match [1, 2].into_iter().find(leads) {
-                Some(number) => break cluster.node(number).clone(),
-                None => tick().await,
-            }
-        };
+        let controller = soon(|| [1, 2].into_iter().find(leads)).await;
+        let controller = cluster.node(controller).clone();
         // The two that hear each other have registered.
         tokio::time::sleep(Duration::from_secs(1)).await; // tidy: the clock is paused
         assert!(!is_formed(&controller));
@@ -629,7 +637,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_founder_that_will_never_do_is_told_so_before_the_cluster_forms() {
         let (cluster, controller) = waiting_for_the_third().await;
-        let third = super::super::cluster::join_request(cluster.node(3).shared());
+        let third = join_request(cluster.node(3).shared());
         let metadata = (0..65).map(|number| (number.to_string(), String::new())).collect();
         let invalid = Registration { metadata, ..third.registration.clone() };
         let reason = clusterkit_core::control::InvalidReason::Metadata;
@@ -646,5 +654,44 @@ mod tests {
         assert!(!is_formed(&controller));
         assert_eq!(ask(&controller, third).await, JoinAnswer::TryAgain);
         cluster.until(1, "formed of three", |topology| topology.nodes.len() == 3).await;
+    }
+
+    /// The third comes back, and all of them become members of one cluster.
+    async fn forms_of_three(cluster: &mut Cluster) {
+        cluster.kill(3).await;
+        cluster.launch([3], |builder| builder).await;
+        for number in 1..=3 {
+            let ready = tokio::time::timeout(PATIENCE, cluster.ready(number)).await;
+            ready.expect("it takes far less").unwrap();
+            cluster.until(number, "formed of three", |topology| topology.nodes.len() == 3).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_entry_that_is_refused_is_not_taken_for_a_cluster() {
+        let (mut cluster, controller) = waiting_for_the_third().await;
+        let raft = controller.shared().raft.get().unwrap().clone();
+        // The third founder's store under the name of the first: no cluster has two nodes of one name.
+        let forged = join_request(cluster.node(3).shared());
+        let node = cluster.node(1).node_id().clone();
+        let forged = Join { registration: Registration { node, ..forged.registration }, ..forged };
+        let before = raft.stats().log_index_last;
+        assert_eq!(ask(&controller, forged).await, JoinAnswer::TryAgain);
+        tokio::time::sleep(Duration::from_millis(100)).await; // tidy: the clock is paused
+        assert!(raft.stats().log_index_last > before && !is_formed(&controller), "it was refused");
+        forms_of_three(&mut cluster).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_entry_that_is_lost_is_written_again() {
+        let (mut cluster, controller) = waiting_for_the_third().await;
+        let third = join_request(cluster.node(3).shared());
+        // It is written, and reaches nobody.
+        cluster.net().partition(&[&["node-1"], &["node-2"]]);
+        assert_eq!(ask(&controller, third).await, JoinAnswer::TryAgain);
+        tokio::time::sleep(Duration::from_secs(2)).await; // tidy: the clock is paused
+        assert!(!is_formed(&controller));
+        cluster.net().heal();
+        forms_of_three(&mut cluster).await;
     }
 }

@@ -136,3 +136,94 @@ fn decode_some<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, Se
 fn not_ready() -> ServiceError {
     ServiceError { code: NOT_READY, body: Bytes::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use clusterkit_core::control::Command;
+    use clusterkit_core::id::{ClusterId, Incarnation, NodeId};
+    use clusterkit_wire::hello::Class;
+
+    use super::super::cluster::join_request;
+    use super::*;
+    use crate::testing::Cluster;
+
+    async fn one() -> (Cluster, Arc<Shared>) {
+        let cluster = Cluster::start(1).await;
+        let shared = Arc::clone(cluster.node(1).shared());
+        (cluster, shared)
+    }
+
+    /// A node that says it is of `cluster`.
+    fn peer(shared: &Shared, cluster: Option<ClusterId>) -> Peer {
+        let identity = Arc::new(shared.identity.borrow().clone());
+        Peer { identity, cluster, class: Class::Control }
+    }
+
+    async fn ask(
+        shared: &Arc<Shared>,
+        cluster: Option<ClusterId>,
+        kind: u8,
+        body: Bytes,
+    ) -> Result<Bytes, u8> {
+        let service = NodeService { shared: Arc::clone(shared) };
+        service.call(peer(shared, cluster), kind, body).await.map_err(|error| error.code)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_may_greet_and_ask_to_join_and_nothing_else() {
+        let (_cluster, shared) = one().await;
+        let own = shared.identity.borrow().cluster;
+        for cluster in [None, Some(ClusterId(1))] {
+            for kind in (0..=u8::MAX).filter(|kind| !matches!(*kind, kind::GREETING | kind::JOIN)) {
+                assert_eq!(ask(&shared, cluster, kind, Bytes::new()).await, Err(NOT_READY), "kind {kind}");
+            }
+            let greeting = message::encode(&shared.greeting.borrow().clone().unwrap());
+            assert!(ask(&shared, cluster, kind::GREETING, greeting).await.is_ok());
+            let join = message::encode(&join_request(&shared));
+            assert!(ask(&shared, cluster, kind::JOIN, join).await.is_ok());
+        }
+        let beat = Heartbeat { node: shared.node.clone(), incarnation: shared.incarnation() };
+        assert!(ask(&shared, own, kind::HEARTBEAT, message::encode(&beat)).await.is_ok());
+        assert_eq!(ask(&shared, own, kind::HEARTBEAT, Bytes::new()).await, Err(MALFORMED));
+    }
+
+    /// A controller that has not applied everything yet may miss nodes that registered long ago.
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_sends_nobody_home_before_it_governs() {
+        let (_cluster, shared) = one().await;
+        let beat = Heartbeat { node: NodeId::new("node-2").unwrap(), incarnation: Incarnation(1) };
+        let cluster = shared.identity.borrow().cluster;
+        let answer = async || -> HeartbeatAnswer {
+            let body = ask(&shared, cluster, kind::HEARTBEAT, message::encode(&beat)).await.unwrap();
+            message::decode(&body).unwrap()
+        };
+        let term = shared.governing.swap(0, Ordering::Relaxed);
+        assert_eq!(answer().await, HeartbeatAnswer { in_charge: false, standing: Standing::Removed });
+        shared.governing.store(term - 1, Ordering::Relaxed);
+        assert!(!answer().await.in_charge, "that was an earlier term");
+        shared.governing.store(term, Ordering::Relaxed);
+        assert_eq!(answer().await, HeartbeatAnswer { in_charge: true, standing: Standing::Removed });
+    }
+
+    /// The other side of the same rule.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_sent_home_only_by_one_that_governs() {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let nodes: Vec<_> = (1..=3).map(|number| cluster.node(number)).collect();
+        let (controller, others): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.shared().is_in_charge());
+        let (controller, removed) = (controller[0].shared(), others[0]);
+        let term = controller.governing.swap(0, Ordering::Relaxed);
+        let command = Command::RemoveNode { node: removed.node_id().clone(), force: true };
+        controller.raft.get().unwrap().propose(&[command]).await.unwrap();
+        let beats = 3 * controller.settings.controller.detector.heartbeat;
+        tokio::time::sleep(beats).await; // tidy: the clock is paused
+        assert!(removed.is_ready());
+        controller.governing.store(term, Ordering::Relaxed);
+        let ended = tokio::time::timeout(beats, removed.stopped()).await.unwrap();
+        assert!(ended.unwrap_err().to_string().contains("removed from the cluster"));
+    }
+}
