@@ -1,12 +1,10 @@
 //! What every member does for the cluster: it says that it lives, and carries out what the topology
 //! asks of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::control::CaughtUp;
-use clusterkit_core::id::PartitionId;
 use clusterkit_core::topology::{Node, Partition, Topology};
 use clusterkit_wire::hello::Class;
 use serde::Serialize;
@@ -32,21 +30,20 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut beat = tokio::time::interval(shared.settings.controller.detector.heartbeat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut beats = 0_usize;
-    let mut facts = Facts { caught_up: Told(BTreeMap::new()), handoffs: Told(BTreeMap::new()) };
     loop {
-        let is_beat = tokio::select! {
-            _ = beat.tick() => true,
-            changed = topology.changed() => if changed.is_ok() { false } else { return },
+        tokio::select! {
+            _ = beat.tick() => {
+                say_alive(&shared, beats);
+                beats = beats.wrapping_add(1);
+            }
+            changed = topology.changed() => if changed.is_err() { return },
             () = shared.asked_to_stop.cancelled() => return,
             () = shared.stop.cancelled() => return,
-        };
-        if is_beat {
-            say_alive(&shared, beats);
-            beats = beats.wrapping_add(1);
         }
         look_at_myself(&shared);
         let current = Arc::clone(&topology.borrow_and_update());
-        facts.tell(&shared, &current, is_beat);
+        report_caught_up(&shared, &current);
+        hand_off(&shared, &current);
     }
 }
 
@@ -117,59 +114,22 @@ pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
     }
 }
 
-/// What was told to the controller. Any of it may be lost, and the controller drops what comes while
-/// it is busy, so all that is still true is told again at each beat; in between only what is new,
-/// or every change of the topology would repeat what the changes before it left undone.
-struct Told<T>(BTreeMap<PartitionId, T>);
-
-impl<T: Clone + PartialEq> Told<T> {
-    /// What of the `facts` that are true now is to be told.
-    fn due(&mut self, facts: BTreeMap<PartitionId, T>, is_beat: bool) -> Vec<T> {
-        let is_due = |(partition, fact): &(&PartitionId, &T)| is_beat || self.0.get(partition) != Some(fact);
-        let due = facts.iter().filter(is_due).map(|(_, fact)| fact.clone()).collect();
-        self.0 = facts;
-        due
-    }
-}
-
-/// The facts that the topology makes true of this node.
-struct Facts {
-    caught_up: Told<CaughtUp>,
-    handoffs: Told<Handoff>,
-}
-
-impl Facts {
-    fn tell(&mut self, shared: &Arc<Shared>, topology: &Topology, is_beat: bool) {
-        let caught_up = self.caught_up.due(caught_up(shared, topology), is_beat);
-        if !caught_up.is_empty() {
-            tell_controller(
-                shared,
-                kind::CAUGHT_UP,
-                &caught_up,
-                ControllerInput::CaughtUp(caught_up.clone()),
-            );
-        }
-        let handoffs = self.handoffs.due(handoffs(shared, topology), is_beat);
-        if !handoffs.is_empty() {
-            tell_controller(shared, kind::HANDOFF, &handoffs, ControllerInput::Handoffs(handoffs.clone()));
-        }
-    }
-}
-
 /// Layer 1 keeps no data, so a replica has everything as soon as it is placed under a leader.
-fn caught_up(shared: &Shared, topology: &Topology) -> BTreeMap<PartitionId, CaughtUp> {
+fn report_caught_up(shared: &Arc<Shared>, topology: &Topology) {
     let waiting = topology.partitions.iter().filter(|record| waits_for(record, shared));
     let report = |record: &Arc<Partition>| {
-        let report = CaughtUp {
+        Some(CaughtUp {
             node: shared.node.clone(),
             incarnation: shared.incarnation(),
             partition: record.id,
             uid: record.replica(&shared.node)?.uid,
             epoch: record.epoch,
-        };
-        Some((record.id, report))
+        })
     };
-    waiting.filter_map(report).take(REPORTS_MAX).collect()
+    let reports: Vec<_> = waiting.filter_map(report).take(REPORTS_MAX).collect();
+    if !reports.is_empty() {
+        tell_controller(shared, kind::CAUGHT_UP, &reports, ControllerInput::CaughtUp(reports.clone()));
+    }
 }
 
 fn waits_for(record: &Partition, shared: &Shared) -> bool {
@@ -177,22 +137,22 @@ fn waits_for(record: &Partition, shared: &Shared) -> bool {
 }
 
 /// A leader that is asked to hand over stops and says so.
-fn handoffs(shared: &Shared, topology: &Topology) -> BTreeMap<PartitionId, Handoff> {
+fn hand_off(shared: &Arc<Shared>, topology: &Topology) {
     let asked = topology
         .partitions
         .iter()
         .filter(|record| record.leader.as_ref() == Some(&shared.node) && record.transfer.is_some());
-    let handoff = |record: &Arc<Partition>| {
-        let handoff = Handoff {
-            partition: record.id,
-            version: record.version,
-            epoch: record.epoch,
-            from: shared.node.clone(),
-            log_end: 0,
-        };
-        (record.id, handoff)
+    let handoff = |record: &Arc<Partition>| Handoff {
+        partition: record.id,
+        version: record.version,
+        epoch: record.epoch,
+        from: shared.node.clone(),
+        log_end: 0,
     };
-    asked.map(handoff).take(REPORTS_MAX).collect()
+    let handoffs: Vec<_> = asked.map(handoff).take(REPORTS_MAX).collect();
+    if !handoffs.is_empty() {
+        tell_controller(shared, kind::HANDOFF, &handoffs, ControllerInput::Handoffs(handoffs.clone()));
+    }
 }
 
 /// Sends a fact to wherever the controller is. Lost ones are sent again at the next beat.
@@ -207,26 +167,5 @@ fn tell_controller<T: Serialize>(shared: &Arc<Shared>, message_kind: u8, body: &
                 tracing::debug!(target: "clusterkit::membership", %error, "the controller was not told");
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fact_is_told_when_it_is_new_and_again_at_each_beat() {
-        let mut told = Told(BTreeMap::new());
-        let mut check = |facts: &[(u32, u32)], is_beat: bool, expect: &[u32]| {
-            let facts = facts.iter().map(|(partition, fact)| (PartitionId(*partition), *fact)).collect();
-            assert_eq!(told.due(facts, is_beat), expect);
-        };
-        check(&[(1, 10), (2, 20)], false, &[10, 20]);
-        check(&[(1, 10), (2, 20), (3, 30)], false, &[30]);
-        check(&[(2, 20), (3, 30)], false, &[]);
-        check(&[(2, 21), (3, 30)], false, &[21]);
-        check(&[(2, 21), (3, 30)], true, &[21, 30]);
-        check(&[], true, &[]);
-        check(&[(2, 21)], false, &[21]);
     }
 }

@@ -47,7 +47,6 @@ pub(crate) enum ControllerInput {
 enum Done {
     Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
     Proposal { token: u64, written: bool },
-    Handoffs,
     VoterStep,
 }
 
@@ -94,8 +93,6 @@ struct Reign<'a> {
     results: mpsc::Sender<Done>,
     outcomes: mpsc::Receiver<Done>,
     changing_voters: bool,
-    /// Handoffs are being written. Others are dropped meanwhile: whoever sent them sends them again.
-    handing_off: bool,
 }
 
 impl<'a> Reign<'a> {
@@ -116,7 +113,6 @@ impl<'a> Reign<'a> {
             results,
             outcomes,
             changing_voters: false,
-            handing_off: false,
         }
     }
 
@@ -279,7 +275,7 @@ impl<'a> Reign<'a> {
         }
     }
 
-    fn take(&mut self, controller: &mut Controller, input: ControllerInput) {
+    fn take(&self, controller: &mut Controller, input: ControllerInput) {
         let now = self.shared.now();
         match input {
             ControllerInput::Heartbeat { node, incarnation } => {
@@ -309,7 +305,6 @@ impl<'a> Reign<'a> {
                 controller.handle_proposed(now, token, self.raft.view().state.clone());
             }
             Done::Proposal { token, written: false } => controller.handle_proposal_lost(now, token),
-            Done::Handoffs => self.handing_off = false,
             Done::VoterStep => self.changing_voters = false,
         }
     }
@@ -343,21 +338,12 @@ impl<'a> Reign<'a> {
         });
     }
 
-    /// Writes what still fits the newest state, one batch at a time: a leader says it again until
-    /// its record shows it, and each copy would be an entry of the log.
-    fn write_handoffs(&mut self, handoffs: Vec<Handoff>) {
-        let view = self.raft.view();
-        let asked = handoffs.into_iter().filter(|handoff| is_asked_for(&view.state.topology, handoff));
-        let commands: Vec<_> = asked.map(Command::from).collect();
-        if self.handing_off || commands.is_empty() {
-            return;
-        }
-        self.handing_off = true;
-        let (shared, raft, results) = (Arc::clone(self.shared), self.raft.clone(), self.results.clone());
+    fn write_handoffs(&self, handoffs: Vec<Handoff>) {
+        let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
+        let commands: Vec<_> = handoffs.into_iter().map(Command::from).collect();
         self.shared.tracker.spawn(async move {
             let outcome = timed_propose(&shared, &raft, &commands).await;
             log_proposal(&commands, &outcome);
-            drop(results.send(Done::Handoffs).await);
         });
     }
 
@@ -462,16 +448,6 @@ impl<'a> Reign<'a> {
     }
 }
 
-/// Whether the record still waits for that handoff, of that leader in that epoch.
-fn is_asked_for(topology: &Topology, handoff: &Handoff) -> bool {
-    topology.partition(handoff.partition).is_some_and(|record| {
-        record.transfer.is_some()
-            && record.version == handoff.version
-            && record.epoch == handoff.epoch
-            && record.leader.as_ref() == Some(&handoff.from)
-    })
-}
-
 fn step_node(topology: &Topology, step: VoterStep) -> Option<(NodeId, String)> {
     let VoterStep::AddLearner(store) = step else { return None };
     let node = topology.nodes.values().find(|node| node.store == store)?;
@@ -548,42 +524,6 @@ mod tests {
             (1..=3).map(|number| cluster.node(number).clone()).partition(|node| node.shared().is_in_charge());
         let others = others.try_into().expect("one of three governs");
         (cluster, governing.remove(0), others)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_handoff_that_is_told_often_is_written_once() {
-        let (cluster, controller, [leader, target]) = three().await;
-        let (shared, raft) = (controller.shared(), controller.shared().raft.get().unwrap());
-        // What the leader itself says does not arrive.
-        cluster.net().block(leader.node_id().as_str(), controller.node_id().as_str());
-        let led = |record: &&Arc<_>| is_led_by(record, &leader) && record.is_electable(target.node_id());
-        let record = controller.topology().partitions.iter().find(led).unwrap().clone();
-        let (partition, version, target) = (record.id, record.version, target.node_id().clone());
-        raft.propose(&[Command::BeginTransfer { partition, version, target: target.clone() }]).await.unwrap();
-        let handoff = Handoff {
-            partition,
-            version: version.next(),
-            epoch: record.epoch,
-            from: leader.node_id().clone(),
-            log_end: 0,
-        };
-        let tell = async || {
-            for _ in 0..50 {
-                shared.controller_inbox.try_send(ControllerInput::Handoffs(vec![handoff.clone()])).unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await; // tidy: the clock is paused
-        };
-        let before = raft.stats().log_index_last;
-        tell().await;
-        assert_eq!(controller.leader(partition).map(|node| node.id.clone()), Some(target));
-        assert_eq!(raft.stats().log_index_last, before + 1);
-        // It is old news from now on.
-        tell().await;
-        assert_eq!(raft.stats().log_index_last, before + 1);
-    }
-
-    fn is_led_by(record: &clusterkit_core::topology::Partition, node: &ClusterKit) -> bool {
-        record.leader.as_ref() == Some(node.node_id())
     }
 
     /// Asks the controller as another node would.
