@@ -35,6 +35,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] Arc<DataDirError>),
+    /// The node has left its cluster: it was drained. Started again, it joins anew.
+    #[error("this node has left the cluster; start it again to join anew")]
+    Left,
     /// The node address cannot be listened on. May be started again when it is free; the data directory
     /// was made by then.
     #[error("cannot listen for other nodes on {addr}: {source}; choose another --listen address")]

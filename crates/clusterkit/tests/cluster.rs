@@ -1,5 +1,7 @@
 //! Whole nodes on a network, disks and time that the test commands.
 
+mod harness;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
@@ -9,56 +11,10 @@ use clusterkit::core::control::Rejected;
 use clusterkit::core::forming::{Problem, Unreachable};
 use clusterkit::testing::{Cluster, SimDisk};
 use clusterkit::{
-    ChangeError, Event, FormingProblem, HealthReason, JoinRefusal, NodeId, NodeStatus, Route, StartError,
-    Topology,
+    ChangeError, Event, FormingProblem, HealthReason, JoinRefusal, NodeStatus, Route, StartError, Topology,
 };
 
-fn id(number: u32) -> NodeId {
-    NodeId::new(&format!("node-{number}")).expect("a valid id")
-}
-
-fn healthy(topology: &Topology) -> bool {
-    topology.health(true).is_healthy()
-}
-
-fn healthy_with(nodes: usize) -> impl Fn(&Topology) -> bool {
-    move |topology| healthy(topology) && topology.nodes.len() == nodes
-}
-
-fn status(number: u32, wanted: NodeStatus) -> impl Fn(&Topology) -> bool {
-    move |topology| topology.node(&id(number)).is_some_and(|node| node.status() == wanted)
-}
-
-/// Every partition is led, and not by that node.
-fn led_without(number: u32) -> impl Fn(&Topology) -> bool {
-    move |topology| {
-        let led_by_another = |leader: &NodeId| *leader != id(number);
-        !topology.partitions.is_empty()
-            && topology.partitions.iter().all(|record| record.leader.as_ref().is_some_and(led_by_another))
-    }
-}
-
-fn replicas(topology: &Topology, number: u32) -> usize {
-    topology.partitions.iter().filter(|record| record.holds(&id(number))).count()
-}
-
-fn leaders(topology: &Topology, number: u32) -> usize {
-    topology.partitions.iter().filter(|record| record.leader == Some(id(number))).count()
-}
-
-/// Waits until all nodes that run show the same topology.
-async fn agree(cluster: &Cluster) {
-    let views = || -> BTreeSet<String> {
-        let running = cluster.running().into_iter();
-        running.map(|number| format!("{:?}", cluster.node(number).topology())).collect()
-    };
-    let mut waited = Duration::ZERO;
-    while views().len() > 1 {
-        assert!(waited < Duration::from_secs(60), "the nodes disagree");
-        tokio::time::sleep(Duration::from_millis(100)).await; // tidy: the clock is paused
-        waited += Duration::from_millis(100);
-    }
-}
+use crate::harness::{agree, healthy, healthy_with, id, leaders, led_without, replicas, status};
 
 #[tokio::test(start_paused = true)]
 async fn one_node_alone_is_a_cluster() {

@@ -11,7 +11,7 @@ use super::reconcile::{Facts, Limits, reconcile};
 use super::reports::{Reports, Stranded};
 use super::state::ControlState;
 use crate::handoff::{Position, Report};
-use crate::id::{Incarnation, NodeId, PartitionId};
+use crate::id::{Incarnation, NodeId, PartitionId, TopologyVersion};
 use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
 use crate::time::Instant;
 use crate::topology::{Liveness, Stage};
@@ -73,6 +73,9 @@ pub struct Controller {
     membership: BTreeMap<NodeId, (Incarnation, Liveness, Stage)>,
     membership_since: Instant,
     proposal: Option<Proposal>,
+    /// Nodes whose death was proposed, by the newest proposal that said so and of which it is not known
+    /// that it is not in the log.
+    condemned: BTreeMap<NodeId, u64>,
     token_last: u64,
     /// What time alone had brought about at the last look: who is gone, whether membership is settled,
     /// which moves have waited for too long.
@@ -137,6 +140,7 @@ impl Controller {
             membership: BTreeMap::new(),
             membership_since: now,
             proposal: None,
+            condemned: BTreeMap::new(),
             token_last: 0,
             passed: (BTreeSet::new(), false, BTreeSet::new()),
             looked_at: now,
@@ -169,6 +173,22 @@ impl Controller {
     pub fn handle_heartbeat(&mut self, now: Instant, node: &NodeId, incarnation: Incarnation) {
         self.detector.handle_heartbeat(now, node, incarnation);
         self.step(now);
+    }
+
+    /// Whether this run of `node` may count on keeping what it leads: it is alive by the newest state, and
+    /// nothing is under way that says otherwise. Ask right after its heartbeat was handled, and tell it
+    /// [`version`](Self::version): it counts only for one that has adopted that much.
+    #[must_use]
+    pub fn supports(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let known = self.state.topology.node(node);
+        let lives = known.is_some_and(|known| known.incarnation == incarnation && known.is_live());
+        lives && !self.condemned.contains_key(node)
+    }
+
+    /// The version of the newest state that this controller knows.
+    #[must_use]
+    pub fn version(&self) -> TopologyVersion {
+        self.state.topology.version
     }
 
     /// The old controller was last heard at `at`: its silence counts from there.
@@ -219,6 +239,8 @@ impl Controller {
     /// have been refused.
     pub fn handle_proposed(&mut self, now: Instant, token: u64, state: ControlState) {
         self.proposal = self.proposal.take().filter(|proposal| proposal.token != token);
+        // Whatever was proposed before is in the log before, or never will be.
+        self.condemned.retain(|_, condemned_by| *condemned_by > token);
         self.handle_state(now, state);
     }
 
@@ -360,6 +382,16 @@ impl Controller {
         self.token_last += 1;
         let token = self.token_last;
         self.proposal = Some(Proposal { token, expires: now + self.config.proposal_timeout });
+        self.condemned.extend(deaths(&commands).map(|node| (node.clone(), token)));
         self.actions.push_back(Action::Propose { token, commands });
     }
+}
+
+/// Whom these commands declare dead.
+fn deaths(commands: &[Command]) -> impl Iterator<Item = &NodeId> {
+    let changes = commands.iter().filter_map(|command| match command {
+        Command::SetLiveness { changes } => Some(changes),
+        _ => None,
+    });
+    changes.flatten().filter(|change| change.liveness == Liveness::Dead).map(|change| &change.node)
 }

@@ -147,8 +147,14 @@ async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
     };
     wind_down(&shared, &reason).await;
     drop(data_dir);
-    if let StopReason::Failed(error) = &reason {
-        tracing::error!(target: "clusterkit::node", reason = %error, "the node has failed and stops");
+    match &reason {
+        StopReason::Failed(error) => {
+            tracing::error!(target: "clusterkit::node", reason = %error, "the node has failed and stops");
+        }
+        StopReason::Left => {
+            tracing::info!(target: "clusterkit::node", node = %shared.node, "this node has left the cluster");
+        }
+        StopReason::Asked | StopReason::NotStarted(_) => {}
     }
     shared.phase.send_replace(Phase::Stopped(reason));
 }
@@ -160,9 +166,7 @@ async fn live(shared: &Arc<Shared>, data_dir: &mut DataDir, inboxes: &mut Inboxe
             let mut unwanted = shared.unwanted.subscribe();
             tokio::select! {
                 failure = raft.failed() => StopReason::Failed(failure.into()),
-                Ok(reason) = unwanted.wait_for(Option::is_some) => {
-                    StopReason::Failed(reason.clone().unwrap_or(StartError::Stopped))
-                }
+                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.clone().unwrap_or(StopReason::Asked),
             }
         }
         Err(error) => StopReason::NotStarted(error),
@@ -237,6 +241,7 @@ fn belong(shared: &Shared, membership: &Membership) {
     for founder in membership.founders.iter().filter(|founder| founder.store != shared.store) {
         shared.book.note_first(founder.store, &founder.node_addr);
     }
+    shared.book.set_founders(membership.founders.iter().map(|founder| founder.store));
     shared.identity.send_modify(|identity| identity.cluster = Some(membership.cluster));
     let me = Candidate { node: shared.node.clone(), store: shared.store, node_addr: shared.node_addr() };
     shared.greeting.send_modify(|greeting| {
@@ -325,7 +330,7 @@ fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, 
 /// A node whose controller or topology stands still must not go on as if it lived.
 async fn end_with(shared: Arc<Shared>, task: tokio::task::JoinHandle<()>) {
     if task.await.is_err_and(|error| error.is_panic()) {
-        shared.unwanted.send_replace(Some(StartError::Panicked));
+        shared.unwanted.send_replace(Some(StopReason::Failed(StartError::Panicked)));
     }
 }
 
@@ -349,6 +354,7 @@ async fn publish(shared: Arc<Shared>, raft: RaftGroup) {
 /// A record that changed says where its node listens now; one that did not may be older than what the
 /// node said itself.
 fn note_addrs(shared: &Shared, topology: &Topology) {
+    shared.book.set_recorded(topology.nodes.values().map(|node| node.store));
     let earlier = shared.topology();
     for node in topology.nodes.values().filter(|node| node.store != shared.store) {
         let unchanged = earlier.node(&node.id).is_some_and(|known| known.boot == node.boot);
@@ -378,8 +384,13 @@ async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) -> Result
 
 async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     if let Some(raft) = shared.raft.get() {
-        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
+        if matches!(reason, StopReason::Asked | StopReason::Left) && !shared.stop.is_cancelled() {
             hand_over(shared, raft).await;
+        }
+        if matches!(reason, StopReason::Left) && !shared.stop.is_cancelled() {
+            agent::release(shared).await;
+        }
+        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             agent::seal(shared).await;
             agent::say_goodbye(shared).await;
         }

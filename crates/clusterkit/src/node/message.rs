@@ -121,6 +121,9 @@ pub(crate) struct HeartbeatAnswer {
 pub(crate) enum Standing {
     /// It is the run that registered last.
     Known,
+    /// It gave everything away and has left; the control plane does not need its vote any more. It
+    /// stays so until the node registers anew.
+    Left,
     /// The node's record was removed.
     Removed,
     /// Another run, or another data directory, registered under its name since.

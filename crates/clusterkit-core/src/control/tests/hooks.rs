@@ -329,3 +329,47 @@ fn what_was_caught_up_before_a_lapse_counts_for_nothing() {
         "{proposed:?}"
     );
 }
+
+#[test]
+fn a_node_that_is_being_declared_dead_is_not_told_that_it_may_go_on() {
+    let world = World::formed(3, 1, 3);
+    let mut controller = controller(&world);
+    drop(actions(&mut controller));
+    let other = node(2);
+    assert!(controller.supports(&other, Incarnation(1)));
+    assert!(!controller.supports(&other, Incarnation(2)), "it is another run");
+    // It is silent, so its death is proposed, and heard again before that is known to be in the log.
+    let mut now = Instant::ORIGIN;
+    let mut token_of_death = None;
+    for _ in 0..40 {
+        now = now + Duration::from_millis(50);
+        controller.handle_heartbeat(now, &node(3), Incarnation(1));
+        controller.handle_timeout(now);
+        for action in actions(&mut controller) {
+            if let Action::Propose { token, commands } = action {
+                if commands.iter().any(|command| declares_dead(command, &other)) {
+                    token_of_death = Some(token);
+                    break;
+                }
+                controller.handle_proposal_lost(now, token);
+            }
+        }
+        if token_of_death.is_some() {
+            break;
+        }
+    }
+    let token = token_of_death.expect("a silent node is declared dead");
+    controller.handle_heartbeat(now, &other, Incarnation(1));
+    assert!(!controller.supports(&other, Incarnation(1)));
+    controller.handle_proposal_lost(now, token);
+    assert!(!controller.supports(&other, Incarnation(1)), "it may be in the log all the same");
+    // What was proposed later is applied, so what was proposed before is too, if it ever will be.
+    controller.handle_proposed(now, token + 1, world.state.clone());
+    assert!(controller.supports(&other, Incarnation(1)));
+    assert!(controller.supports(&node(3), Incarnation(1)));
+}
+
+fn declares_dead(command: &Command, node: &NodeId) -> bool {
+    let Command::SetLiveness { changes } = command else { return false };
+    changes.iter().any(|change| change.node == *node && change.liveness == Liveness::Dead)
+}
