@@ -34,6 +34,7 @@ fn node(name: &str, liveness: Liveness) -> Node {
         weight: 4,
         role: RaftRole::Learner,
         holds_data: true,
+        reports_position: false,
         liveness,
         stage: Stage::Member,
         software: "0.1.0".to_owned(),

@@ -189,6 +189,7 @@ mod tests {
             weight: 1,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             liveness,
             stage: topology::Stage::Member,
             software: String::new(),

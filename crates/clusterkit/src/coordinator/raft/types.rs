@@ -90,7 +90,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use clusterkit_core::control::{FirstTable, InSyncProposal, LivenessChange, MemberIndex, Registration};
-    use clusterkit_core::handoff;
+    use clusterkit_core::handoff::Stage;
     use clusterkit_core::id::{
         BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
     };
@@ -114,6 +114,7 @@ mod tests {
             weight: 2,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             software: "0.1.0".to_owned(),
             metadata: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         }
@@ -126,7 +127,6 @@ mod tests {
         let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
         let table = FirstTable(vec![vec![MemberIndex(0), MemberIndex(300)], Vec::new()]);
         let movement = Move { source: Some(node("a")), target: node("b") };
-        let overrun = Overrun { node: node("a"), stage: handoff::Stage::CatchUp };
         let dead = LivenessChange { node: node("a"), incarnation: Incarnation(4), liveness: Liveness::Dead };
         let proposal = InSyncProposal {
             partition,
@@ -137,6 +137,7 @@ mod tests {
             in_sync: BTreeSet::from([node("a"), node("b")]),
             added: BTreeMap::from([(node("b"), Incarnation(1))]),
         };
+        let overrun = Overrun { node: node("a"), stage: Stage::CatchUp };
         vec![
             Command::FormCluster { cluster, members: vec![registration()], table },
             Command::RegisterNode { registration: registration(), replace: true },
@@ -150,14 +151,14 @@ mod tests {
             Command::BeginTransfer { partition, version, target: node("b") },
             Command::CancelTransfer { partition, version },
             Command::Handoff { partition, version, epoch, from: node("a"), log_end: 77 },
-            Command::Resign { partition, version, epoch, node: node("a") },
-            Command::NameOverrun { partition, version, overrun: Some(overrun) },
             Command::DropReplica { partition, version, node: node("a") },
             Command::Drain { node: node("a") },
             Command::CancelDrain { node: node("a") },
             Command::Leave { node: node("a") },
             Command::RemoveNode { node: node("a"), force: true },
             Command::SetReplicationFactor { replication_factor: 5 },
+            Command::Resign { partition, version, epoch, node: node("a") },
+            Command::NameOverrun { partition, version, overrun: Some(overrun) },
         ]
     }
 
