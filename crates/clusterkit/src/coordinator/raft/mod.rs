@@ -1,6 +1,8 @@
 //! The control plane as one Raft group on openraft. No type of that crate leaves this module.
 
 mod config;
+#[cfg(test)]
+mod golden;
 mod group;
 mod log_store;
 mod log_worker;
