@@ -17,6 +17,8 @@ mod builder;
 mod coordinator;
 mod error;
 mod events;
+#[cfg(test)]
+mod golden;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod handle;

@@ -202,3 +202,179 @@ pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {
 pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
     versioned::decode(body, MESSAGE_VERSION..=MESSAGE_VERSION)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Debug;
+
+    use clusterkit_core::control::InvalidReason;
+    use clusterkit_core::forming::{Candidate, Greeting, Vote};
+    use clusterkit_core::handoff::{Fact, Position, Report, Stage};
+    use clusterkit_core::id::{BootId, ClusterId, ReplicaUid, StoreId};
+    use clusterkit_core::topology::{ClusterConfig, RaftRole};
+
+    use super::*;
+    use crate::golden;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn record<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &T) -> Vec<u8> {
+        let bytes = encode(body);
+        assert_eq!(decode::<T>(&bytes).as_ref(), Ok(body));
+        bytes.to_vec()
+    }
+
+    fn join() -> Join {
+        let registration = Registration {
+            node: node("node-1"),
+            store: StoreId(0x1122_3344_5566_7788),
+            boot: BootId(7),
+            damaged: false,
+            node_addr: "10.0.0.1:7000".to_owned(),
+            public_addr: "10.0.0.1:8080".to_owned(),
+            zone: Some("a".to_owned()),
+            weight: 2,
+            role: RaftRole::Voter,
+            holds_data: true,
+            reports_position: true,
+            software: "0.1.0".to_owned(),
+            metadata: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        };
+        Join { registration, cluster_name: "prod".to_owned(), partition_count: Some(64), forwarded: false }
+    }
+
+    fn join_answers() -> [JoinAnswer; 5] {
+        let config = ClusterConfig::default();
+        let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
+        let (found, wanted) = ("prod".to_owned(), "test".to_owned());
+        let refused = JoinAnswer::Refused;
+        let node_addr = "10.0.0.1:7000".to_owned();
+        [
+            JoinAnswer::Joined { cluster, incarnation: Incarnation(3) },
+            refused(JoinRefusal::Rejected(Rejected::NodeIdInUse { node: node("node-1"), node_addr })),
+            refused(JoinRefusal::OtherName { found, wanted }),
+            refused(JoinRefusal::OtherPartitionCount { found: 64, wanted: 32 }),
+            JoinAnswer::TryAgain,
+        ]
+    }
+
+    fn greetings() -> [Greeting; 2] {
+        let candidate = |name: &str, store| Candidate {
+            node: node(name),
+            store: StoreId(store),
+            node_addr: format!("{name}:7000"),
+        };
+        let members = vec![candidate("node-1", 1), candidate("node-2", 2)];
+        let formed = Greeting {
+            candidate: candidate("node-1", 1),
+            cluster_name: "prod".to_owned(),
+            expect: Some(2),
+            known: vec![candidate("node-2", 2)],
+            vote: Some(Vote { round: 4, members }),
+            formed: Some(ClusterId(0xabcd)),
+        };
+        let joining =
+            Greeting { expect: None, known: Vec::new(), vote: None, formed: None, ..formed.clone() };
+        [formed, joining]
+    }
+
+    fn wishes() -> [Propose; 7] {
+        let (partition, version, epoch) = (PartitionId(5), PartitionVersion(9), Epoch(3));
+        let proposal = InSyncProposal {
+            partition,
+            version,
+            epoch,
+            leader: node("node-1"),
+            leader_incarnation: Incarnation(4),
+            in_sync: BTreeSet::from([node("node-1"), node("node-2")]),
+            added: BTreeMap::from([(node("node-2"), Incarnation(1))]),
+        };
+        let wishes = [
+            Wish::Drain { node: node("node-1") },
+            Wish::CancelDrain { node: node("node-1") },
+            Wish::RemoveNode { node: node("node-1"), force: true },
+            Wish::SetReplicationFactor { replication_factor: 5 },
+            Wish::SetInSync(proposal),
+            Wish::Handoff { partition, version, epoch, from: node("node-1"), log_end: 77 },
+            Wish::Resign { partition, version, epoch, node: node("node-1") },
+        ];
+        wishes.map(|wish| Propose { wish, forwarded: true })
+    }
+
+    fn propose_answers() -> [ProposeAnswer; 4] {
+        let reason = InvalidReason::ReplicationFactor;
+        [
+            ProposeAnswer::Done(Ok(Applied::Changed)),
+            ProposeAnswer::Done(Err(Rejected::Invalid { reason })),
+            ProposeAnswer::NoController,
+            ProposeAnswer::Unknown,
+        ]
+    }
+
+    fn standings() -> [HeartbeatAnswer; 4] {
+        let standings = [Standing::Known, Standing::Left, Standing::Removed, Standing::Replaced];
+        let (support, version) = (Some(Duration::from_millis(1_350)), TopologyVersion(12));
+        standings.map(|standing| HeartbeatAnswer { in_charge: true, standing, support, version })
+    }
+
+    fn reports() -> Vec<Report> {
+        let (epoch, version, uid) = (Epoch(3), PartitionVersion(9), ReplicaUid(8));
+        let reason = "the disk is full".to_owned();
+        let facts = [
+            Fact::Activated { epoch },
+            Fact::CaughtUp { uid, epoch, lapses: 2 },
+            Fact::Declined { stage: Stage::Prepare, uid, epoch, version, reason },
+            Fact::Overran { stage: Stage::CatchUp },
+            Fact::OnTime,
+            Fact::Sealed { epoch, version },
+        ];
+        let report = |fact| Report {
+            node: node("node-1"),
+            incarnation: Incarnation(4),
+            partition: PartitionId(5),
+            fact,
+        };
+        facts.map(report).into()
+    }
+
+    fn named<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+        name: &'static str,
+        bodies: &[T],
+    ) -> Vec<(&'static str, Vec<u8>)> {
+        bodies.iter().map(|body| (name, record(body))).collect()
+    }
+
+    /// Nodes of two releases speak to each other while a cluster is upgraded.
+    #[test]
+    fn the_bytes_of_every_message_stay_as_they_are() {
+        let (partition, version) = (PartitionId(5), PartitionVersion(9));
+        let beat = Heartbeat { node: node("node-1"), incarnation: Incarnation(4) };
+        let position = Position { last_epoch: Epoch(3), log_end: 77, damaged: true };
+        let records = [
+            named("greeting", &greetings()),
+            named("join", &[join()]),
+            named("join-answer", &join_answers()),
+            named("heartbeat", std::slice::from_ref(&beat)),
+            named("heartbeat-answer", &standings()),
+            named("stopping", &[beat]),
+            named("reports", &[reports()]),
+            named("adopted", &[Adopted { partition, version }]),
+            named("positions", &[vec![partition]]),
+            named("positions-answer", &[BTreeMap::from([(partition, position)])]),
+            named("propose", &wishes()),
+            named("propose-answer", &propose_answers()),
+        ];
+        golden::check("node/messages.hex", &records.concat());
+    }
+
+    #[test]
+    fn a_message_of_a_later_release_is_refused_by_its_version() {
+        let mut bytes = record(&join());
+        bytes[0] = 2;
+        let error = decode::<Join>(&bytes).unwrap_err();
+        assert_eq!(error.to_string(), "the record has version 2, and versions 1 to 1 are read");
+    }
+}

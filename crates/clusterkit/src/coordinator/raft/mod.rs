@@ -2,6 +2,8 @@
 
 mod config;
 mod files;
+#[cfg(test)]
+mod golden;
 mod group;
 mod log_store;
 mod log_worker;
