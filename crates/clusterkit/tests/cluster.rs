@@ -633,11 +633,10 @@ async fn a_broken_disk_stops_the_node_and_not_the_cluster() {
     cluster.disk(3).stop_after(0);
     cluster.node(1).set_replication_factor(2).await.unwrap();
     let error = node.stopped().await.unwrap_err();
-    let StartError::ControlPlane { source } = &error else { panic!("{error}") };
-    assert!(source.source().is_some());
+    assert!(error.source().is_some(), "{error}");
+    // Whatever is written next meets the broken disk, and says which file it was.
     let text = error.to_string();
-    assert!(text.starts_with("the control plane of this node cannot go on: the outcome of the append is unknown: cannot write /data/raft/log/"), "{text}");
-    assert!(text.ends_with(".log: simulated power cut"), "{text}");
+    assert!(text.contains(" /data/") && text.ends_with(": simulated power cut"), "{text}");
     cluster.until(1, "the others lead", led_without(3)).await;
 }
 
