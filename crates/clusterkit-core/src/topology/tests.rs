@@ -192,7 +192,8 @@ fn a_move_is_told_from_hook_to_hook() {
     });
     assert_eq!(started, ["replica_added", "move_started"]);
     assert_eq!(record.awaited(), ["n4 catch_up"]);
-    assert_eq!(record.change(|record| drop(record.in_sync.insert(id("n4")))), ["in_sync_changed"]);
+    let added = |record: &mut Partition| assert!(record.in_sync.insert(id("n4")));
+    assert_eq!(record.change(added), ["in_sync_changed"]);
     assert_eq!(record.awaited(), ["n1 seal"], "the controller is about to ask for it");
     assert_eq!(record.change(|record| record.transfer = Some(id("n4"))), ["move_advanced n4 seal"]);
     assert_eq!(record.awaited(), ["n1 seal"]);

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::files::RaftFiles;
 use super::group::View;
 use super::log_worker::{IoMode, LogWorker, LogWorkerHandle};
 use super::state_machine::StateMachine;
@@ -80,7 +81,7 @@ fn the_bytes_of_every_raft_message_stay_as_they_are() {
     let drain = Command::Drain { node: NodeId::new("node-1").expect("a valid id") };
     let payloads = [
         EntryPayload::Blank,
-        EntryPayload::Normal(CommandBatch::new(&[drain])),
+        EntryPayload::Normal(CommandBatch::new(&[drain]).expect("one is no more than fits")),
         EntryPayload::Membership(membership()),
     ];
     let entries = (4..).zip(payloads).map(|(index, payload)| Entry { log_id: log_id(index), payload });
@@ -115,8 +116,10 @@ fn the_bytes_of_every_raft_message_stay_as_they_are() {
 /// Snapshots outlive releases as the log does.
 #[tokio::test(start_paused = true)]
 async fn the_bytes_of_a_snapshot_stay_as_they_are() {
-    let (worker, _) = LogWorker::open(Arc::new(SimDisk::new()), Path::new("/raft")).expect("it opens");
-    let worker = LogWorkerHandle::start(worker, IoMode::Task).expect("it starts");
+    let disk = Arc::new(SimDisk::new());
+    let files = RaftFiles::open_or_create(disk, Path::new("/raft"), StoreId(1)).expect("it opens");
+    let worker = LogWorker::new(files.disk, files.dir, files.log);
+    let worker = LogWorkerHandle::start(worker, IoMode::task()).expect("it starts");
     let mut state = ControlState::default();
     state.apply(&forming()).expect("it forms");
     let written = versioned::encode(1, &(Some(log_id(6)), stored(), &state));
