@@ -37,6 +37,7 @@ impl ControlState {
             return Err(Rejected::NodeIdInUse { node: known.id.clone(), node_addr });
         }
         self.forget_leadership(&known.id);
+        self.change_partitions_of(&known.id, lapse_outside);
         if !same_store {
             self.renew_replicas(&known.id);
         } else if registration.damaged {
@@ -128,7 +129,7 @@ impl ControlState {
                 record.transfer = None;
                 changed = true;
             }
-            changed | shrink(record, node)
+            changed | lapse_outside(record, node) | shrink(record, node)
         });
     }
 
@@ -585,6 +586,16 @@ fn shrink(record: &mut Partition, node: &NodeId) -> bool {
         lapse(record, node);
     }
     removed
+}
+
+/// A node that dies or restarts outside of the in-sync set may miss writes from then on, though it said
+/// that it caught up, or is about to: its leader need not wait for it.
+fn lapse_outside(record: &mut Partition, node: &NodeId) -> bool {
+    let outside = !record.in_sync.contains(node);
+    if outside {
+        lapse(record, node);
+    }
+    outside
 }
 
 /// What `node` caught up with counts for nothing: from now on it may miss writes.

@@ -91,7 +91,7 @@ pub struct Controller {
 pub enum Action {
     /// Ask a node how much its replicas of these partitions have, which have no leader; answer by
     /// [`handle_positions`](Controller::handle_positions). An answer that does not come is not waited
-    /// for.
+    /// for; answers by which nobody was elected are asked for again.
     AskPositions {
         /// Which node.
         node: NodeId,
@@ -264,6 +264,9 @@ impl Controller {
         let passed = (self.detector.gone(now), self.is_settled(now), given_up);
         self.dirty |= self.reports.handle_timeout(self.looked_at, now);
         self.dirty |= self.elections.handle_timeout(self.looked_at, now);
+        if self.elections.has_old_answers(now) {
+            self.ask_positions(now);
+        }
         self.dirty |= passed != self.passed;
         self.passed = passed;
         self.looked_at = now;
@@ -310,7 +313,7 @@ impl Controller {
 
     fn ask_positions(&mut self, now: Instant) {
         let patience = self.config.position_timeout;
-        for (node, partitions) in self.elections.handle_state(now, &self.state.topology, patience) {
+        for (node, partitions) in self.elections.questions(now, &self.state.topology, patience) {
             self.actions.push_back(Action::AskPositions { node, partitions });
         }
     }

@@ -13,6 +13,10 @@ use crate::id::{Epoch, NodeId, PartitionId};
 use crate::time::Instant;
 use crate::topology::{Partition, Topology};
 
+/// For how long answers stand that decided nothing: a replica that was damaged may be whole by then, and
+/// nobody else may be able to lead.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 /// The candidates of `record` that can say how far they are; none when there is nothing to choose.
 pub(super) fn electors(topology: &Topology, record: &Partition) -> BTreeSet<NodeId> {
     if record.leader.is_some() {
@@ -30,7 +34,7 @@ pub(super) fn electors(topology: &Topology, record: &Partition) -> BTreeSet<Node
 /// The questions that are out, and the answers to them.
 ///
 /// Invariants:
-/// - a question is about one epoch: with another one it is asked anew;
+/// - a question is about one epoch: with another one it is asked anew, as after some time;
 /// - there is at most one for a partition, so all are bounded by the topology.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
@@ -44,11 +48,12 @@ struct Question {
     silent: BTreeSet<NodeId>,
     positions: BTreeMap<NodeId, Position>,
     deadline: Instant,
+    again_at: Instant,
 }
 
 impl Elections {
-    /// The state moved on: gives the questions to be asked, by node.
-    pub(super) fn handle_state(
+    /// Gives the questions to be asked by now, by node.
+    pub(super) fn questions(
         &mut self,
         now: Instant,
         topology: &Topology,
@@ -61,18 +66,17 @@ impl Elections {
             if electors.is_empty() {
                 continue;
             }
-            let same = |known: &Question| known.epoch == record.epoch && known.electors == electors;
-            if let Some(known) = earlier.remove(&record.id).filter(same) {
+            let stands = |known: &Question| {
+                known.epoch == record.epoch && known.electors == electors && known.again_at > now
+            };
+            if let Some(known) = earlier.remove(&record.id).filter(stands) {
                 self.asked.insert(record.id, known);
                 continue;
             }
             for node in &electors {
                 questions.entry(node.clone()).or_default().push(record.id);
             }
-            let (epoch, deadline) = (record.epoch, now + patience);
-            let question =
-                Question { epoch, silent: electors.clone(), electors, positions: BTreeMap::new(), deadline };
-            self.asked.insert(record.id, question);
+            self.asked.insert(record.id, Question::new(now, record.epoch, electors, patience));
         }
         questions
     }
@@ -104,7 +108,13 @@ impl Elections {
     }
 
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.asked.values().map(|question| question.deadline).filter(|deadline| *deadline > now).min()
+        let times = self.asked.values().flat_map(|question| [question.deadline, question.again_at]);
+        times.filter(|time| *time > now).min()
+    }
+
+    /// Whether there is something to be asked again.
+    pub(super) fn has_old_answers(&self, now: Instant) -> bool {
+        self.asked.values().any(|question| question.again_at <= now)
     }
 
     /// Whether a question has waited for long enough since `earlier`.
@@ -114,6 +124,18 @@ impl Elections {
 }
 
 impl Question {
+    fn new(now: Instant, epoch: Epoch, electors: BTreeSet<NodeId>, patience: Duration) -> Self {
+        let deadline = now + patience;
+        Self {
+            epoch,
+            silent: electors.clone(),
+            electors,
+            positions: BTreeMap::new(),
+            deadline,
+            again_at: deadline + ASK_AGAIN_AFTER,
+        }
+    }
+
     fn is_ready(&self, now: Instant) -> bool {
         self.silent.is_empty() || self.deadline <= now
     }

@@ -96,6 +96,12 @@ impl World {
         self.apply(&Command::RegisterNode { registration: registration(number, store), replace: false })
     }
 
+    /// Another process begins on the same disk.
+    fn restart(&mut self, number: u64, boot: u64) {
+        let registration = Registration { boot: BootId(boot), ..registration(number, number) };
+        self.apply(&Command::RegisterNode { registration, replace: false }).unwrap();
+    }
+
     fn join(&mut self, number: u64) {
         self.register(number, number).unwrap();
         self.report(number, Liveness::Alive);
@@ -217,11 +223,26 @@ fn a_node_that_returns_is_in_sync_again_after_it_caught_up() {
 }
 
 #[test]
+fn a_copy_whose_node_dies_or_restarts_outside_of_the_in_sync_set_lapses_again() {
+    let mut world = World::formed(3, 1, 3);
+    let lapses = |world: &World, number| world.record(0).replica(&node(number)).unwrap().lapses;
+    world.restart(2, 77);
+    assert_eq!(lapses(&world, 2), 0, "the set counts on it, so no write was acknowledged without it");
+    world.report(2, Liveness::Alive);
+    world.report(3, Liveness::Dead);
+    assert_eq!(lapses(&world, 3), 1, "it fell out of the set");
+    world.restart(3, 78);
+    assert_eq!(lapses(&world, 3), 2, "what it caught up with before the restart counts for nothing");
+    world.report(3, Liveness::Alive);
+    world.report(3, Liveness::Dead);
+    assert_eq!(lapses(&world, 3), 3, "what it caught up with before it died counts for nothing");
+    assert_eq!((lapses(&world, 1), lapses(&world, 2)), (0, 0));
+}
+
+#[test]
 fn a_verdict_on_an_earlier_incarnation_is_void() {
     let mut world = World::formed(3, 8, 3);
-    let mut restarted = registration(3, 3);
-    restarted.boot = BootId(77);
-    world.apply(&Command::RegisterNode { registration: restarted, replace: false }).unwrap();
+    world.restart(3, 77);
     world.report(3, Liveness::Alive);
     let stale = LivenessChange { node: node(3), incarnation: Incarnation(1), liveness: Liveness::Dead };
     assert_eq!(world.apply(&Command::SetLiveness { changes: vec![stale] }), Ok(Applied::Unchanged));

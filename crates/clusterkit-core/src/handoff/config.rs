@@ -14,7 +14,8 @@ pub struct Config {
     /// later than that is called off and the old leader goes on.
     pub seal_deadline: Duration,
     /// How long `activate` may take, default 5 s. Nobody serves the partition meanwhile, so a leader
-    /// whose `activate` is later than that gives its leadership up.
+    /// whose `activate` is later than that gives its leadership up; so does one that does not come to it,
+    /// once every stage that goes before could have taken its own deadline as well.
     pub activate_deadline: Duration,
     /// How long `release` may take before it is named, default 60 s.
     pub release_deadline: Duration,
@@ -24,8 +25,9 @@ pub struct Config {
     pub retry_min: Duration,
     /// The longest pause between two attempts, and the longest deferral, default 30 s.
     pub retry_max: Duration,
-    /// Copies that one node prepares, catches up or releases at once, default 8. Seals and
-    /// activations are never held back: clients wait for those.
+    /// Copies that one node prepares, catches up or releases at once, default 8. Seals and activations
+    /// are never held back, nor is a replica prepared late that the in-sync set counts on: clients wait
+    /// for those.
     pub copies_max: usize,
 }
 

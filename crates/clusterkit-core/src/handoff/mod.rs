@@ -26,7 +26,6 @@ mod standing;
 mod tests;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use self::call::{
@@ -44,7 +43,7 @@ use crate::topology::{Partition, Topology};
 ///
 /// Invariants:
 /// - at most one hook of a partition runs at a time, and at most [`Config::copies_max`] copies are
-///   prepared, caught up or released at once;
+///   caught up at once, or prepared or released outside of the in-sync set;
 /// - a lease opens only after `activate` is done, under an epoch that the topology gave this node;
 /// - `prepare` is called only for a replica that is durably noted.
 #[derive(Debug)]
@@ -63,6 +62,8 @@ pub struct Stages {
     waiting: BTreeSet<PartitionId>,
     /// Partitions with an attempt: the only ones with timers.
     attempting: BTreeSet<PartitionId>,
+    /// Partitions that this node is to lead and does not serve yet.
+    opening: BTreeSet<PartitionId>,
     stopping: bool,
     token_last: Token,
     actions: VecDeque<Action>,
@@ -94,6 +95,7 @@ impl Stages {
             copying: BTreeSet::new(),
             waiting: BTreeSet::new(),
             attempting: BTreeSet::new(),
+            opening: BTreeSet::new(),
             stopping: false,
             token_last: Token(0),
             actions: VecDeque::new(),
@@ -200,6 +202,9 @@ impl Stages {
 
     /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        for partition in &self.opening {
+            self.replicas.get_mut(partition).into_iter().for_each(|standing| standing.judge_opening(now));
+        }
         let attempting: Vec<_> = self.attempting.iter().copied().collect();
         for partition in attempting {
             self.judge(now, partition);
@@ -216,19 +221,28 @@ impl Stages {
     /// When [`handle_timeout`](Self::handle_timeout) is due, `None` for never.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.attempting.iter().filter_map(|partition| self.wake_at(*partition)).min()
+        let attempts =
+            self.attempting.iter().filter_map(|partition| self.replicas[partition].attempt.as_ref());
+        let opening = self.opening.iter().filter_map(|partition| self.replicas[partition].opening);
+        let late = opening.filter_map(|opening| opening.late_at());
+        attempts.filter_map(|attempt| self.wake_at(attempt)).chain(late).min()
     }
 
-    /// What waits for a free place or a last permit is called when that comes, and not by time.
-    fn wake_at(&self, partition: PartitionId) -> Option<Instant> {
-        let standing = &self.replicas[&partition];
-        let attempt = standing.attempt.as_ref()?;
-        if self.waiting.contains(&partition) {
+    fn wake_at(&self, attempt: &Attempt) -> Option<Instant> {
+        if self.is_held_back(attempt) {
             return None;
         }
-        let draining = standing.led.is_some_and(|led| matches!(led.phase, Phase::Draining(_)));
-        let held_back = self.stopping && !attempt.call.stage().is_urgent();
-        if draining || held_back { attempt.late_at() } else { attempt.wake_at() }
+        // The last permit wakes what waits for it, and may come late.
+        let led = self.replicas[&attempt.call.partition()].led;
+        let drains = led.is_some_and(|led| matches!(led.phase, Phase::Draining(_)));
+        if drains { attempt.late_at() } else { attempt.wake_at() }
+    }
+
+    /// What waits for a free place is woken by another's end, what a stop holds back by nothing more;
+    /// neither is late meanwhile.
+    fn is_held_back(&self, attempt: &Attempt) -> bool {
+        let stopped = self.stopping && !attempt.call.stage().is_urgent() && attempt.run.is_none();
+        stopped || self.waiting.contains(&attempt.call.partition())
     }
 
     /// The facts that are true now and that the controller has not shown to have heard. The shell
@@ -306,6 +320,12 @@ impl Stages {
         let Some(standing) = self.replicas.get_mut(&partition) else { return };
         // What is in sync, or has no leader, has nothing to show for the next time it is not.
         standing.caught_up = standing.caught_up.filter(|_| matches!(duty, Duty::Learn { .. }));
+        standing.watch_opening(now, &duty, &self.config);
+        if standing.opening.is_some() {
+            self.opening.insert(partition)
+        } else {
+            self.opening.remove(&partition)
+        };
         let step = standing.next(partition, &duty);
         if self.keeps_running(now, partition, &step) {
             return;
@@ -383,7 +403,7 @@ impl Stages {
         if !due || (self.stopping && !stage.is_urgent()) {
             return;
         }
-        if !stage.is_urgent() && self.copying.len() >= self.config.copies_max {
+        if self.is_bounded(partition, stage) && self.copying.len() >= self.config.copies_max {
             self.waiting.insert(partition);
             return;
         }
@@ -399,10 +419,18 @@ impl Stages {
         standing.begin(&call);
         self.running.insert(token, partition);
         self.waiting.remove(&partition);
-        if !call.stage().is_urgent() {
+        if self.is_bounded(partition, call.stage()) {
             self.copying.insert(partition);
         }
         self.actions.push_back(Action::Run { token, call });
+    }
+
+    /// Whether the stage waits for a free place. What writes wait for does not: where copies wait for a
+    /// leader on another node, and that leader for a place that such copies hold, none would ever end.
+    fn is_bounded(&self, partition: PartitionId, stage: Stage) -> bool {
+        let record = self.topology.partition(partition);
+        let awaited = record.is_some_and(|record| record.in_sync.contains(&self.me));
+        !stage.is_urgent() && (stage == Stage::CatchUp || !awaited)
     }
 
     fn start_waiting(&mut self, now: Instant) {
@@ -426,6 +454,7 @@ impl Stages {
             Call::Release { uid, .. } => {
                 self.notes.remove((partition, *uid));
                 self.replicas.remove(&partition);
+                self.opening.remove(&partition);
             }
             call => {
                 standing.complete(call);
@@ -435,7 +464,8 @@ impl Stages {
     }
 
     fn judge(&mut self, now: Instant, partition: PartitionId) {
-        if self.waiting.contains(&partition) {
+        let attempt = self.replicas.get(&partition).and_then(|standing| standing.attempt.as_ref());
+        if attempt.is_none_or(|attempt| self.is_held_back(attempt)) {
             return;
         }
         let standing = self.replicas.get_mut(&partition);
@@ -472,7 +502,13 @@ impl Stages {
         let duty = Duty::of(record, &self.me, self.stopping);
         if duty.uid() == Some(standing.uid) {
             facts.extend(fact_of_duty(record, &duty, standing));
-            facts.extend(standing.attempt.as_ref().and_then(|attempt| declined(record, standing, attempt)));
+            facts.extend(standing.declined(record.epoch).map(|(stage, reason)| Fact::Declined {
+                stage,
+                uid: standing.uid,
+                epoch: record.epoch,
+                version: record.version,
+                reason,
+            }));
         }
         let late = standing.attempt.as_ref().filter(|attempt| attempt.overdue_since.is_some());
         let named = record.overrun.as_ref().filter(|overrun| overrun.node == self.me);
@@ -501,14 +537,4 @@ fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing) -> Option<
         }
         _ => None,
     }
-}
-
-fn declined(record: &Partition, standing: &Standing, attempt: &Attempt) -> Option<Fact> {
-    attempt.declined.then(|| Fact::Declined {
-        stage: attempt.call.stage(),
-        uid: standing.uid,
-        epoch: record.epoch,
-        version: record.version,
-        reason: attempt.reason.clone().unwrap_or_else(|| String::from("no reason was given")),
-    })
 }

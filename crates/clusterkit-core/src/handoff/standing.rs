@@ -87,6 +87,7 @@ pub(super) struct Standing {
     /// Under which leader's epoch it caught up, and after how many lapses.
     pub(super) caught_up: Option<(Epoch, u64)>,
     pub(super) led: Option<Led>,
+    pub(super) opening: Option<Opening>,
     pub(super) attempt: Option<Attempt>,
 }
 
@@ -95,6 +96,15 @@ pub(super) struct Standing {
 pub(super) struct Led {
     pub(super) epoch: Epoch,
     pub(super) phase: Phase,
+}
+
+/// An epoch that this replica is to lead, while its lease is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opening {
+    epoch: Epoch,
+    late_at: Instant,
+    /// Whatever holds it up, leadership is to be given up.
+    pub(super) late: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,13 +123,57 @@ pub(super) enum Phase {
 
 impl Standing {
     pub(super) fn new(uid: ReplicaUid) -> Self {
-        Self { uid, prepared: false, caught_up: None, led: None, attempt: None }
+        Self { uid, prepared: false, caught_up: None, led: None, opening: None, attempt: None }
     }
 
     /// Forgets an epoch that is sealed and over.
     pub(super) fn settle(&mut self, duty: &Duty) {
         let over = |led: &Led| duty.end_of(self.uid, led.epoch) == Some(SealCause::Deposed);
         self.led = self.led.take_if(|led| !(led.phase == Phase::Sealed && over(led)));
+    }
+
+    /// Takes the time from when a lease is to be opened until it is.
+    pub(super) fn watch_opening(&mut self, now: Instant, duty: &Duty, config: &Config) {
+        let Some(epoch) = self.unopened(duty) else {
+            self.opening = None;
+            return;
+        };
+        if self.opening.is_none_or(|opening| opening.epoch != epoch) {
+            self.opening = Some(Opening { epoch, late_at: now + self.time_to_open(config), late: false });
+        }
+    }
+
+    fn unopened(&self, duty: &Duty) -> Option<Epoch> {
+        let Duty::Lead { epoch, end: None, .. } = duty else { return None };
+        (self.led != Some(Led { epoch: *epoch, phase: Phase::Open })).then_some(*epoch)
+    }
+
+    /// As long as every stage that goes before may take.
+    fn time_to_open(&self, config: &Config) -> Duration {
+        let prepare = if self.prepared { Duration::ZERO } else { config.prepare_deadline };
+        let seal = if self.is_sealed() { Duration::ZERO } else { config.seal_deadline };
+        prepare + seal + config.activate_deadline
+    }
+
+    /// Looks at the time.
+    pub(super) fn judge_opening(&mut self, now: Instant) {
+        if let Some(opening) = &mut self.opening {
+            opening.late |= opening.late_at <= now;
+        }
+    }
+
+    /// The stage to be rolled back, of what is asked of it in `epoch`, and why. Whatever keeps a leader
+    /// from serving stands for its `activate`.
+    pub(super) fn declined(&self, epoch: Epoch) -> Option<(Stage, String)> {
+        if self.opening.is_some_and(|opening| opening.late) {
+            return Some((Stage::Activate, String::from("it was not called in time, or took too long")));
+        }
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.declined && attempt.is_of(epoch))?;
+        let reason = attempt.reason.clone().unwrap_or_else(|| String::from("no reason was given"));
+        match attempt.call.stage() {
+            Stage::Prepare if self.opening.is_some() => Some((Stage::Activate, reason)),
+            stage => Some((stage, reason)),
+        }
     }
 
     /// The epoch that this replica led and that is over by `duty`.
@@ -247,6 +301,13 @@ pub(super) struct Cancelled {
     pub(super) aborted: bool,
 }
 
+impl Opening {
+    /// When it becomes late, unless it is.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        (!self.late).then_some(self.late_at)
+    }
+}
+
 impl Attempt {
     pub(super) fn new(now: Instant, call: Call, config: &Config) -> Self {
         Self {
@@ -277,6 +338,16 @@ impl Attempt {
     /// Whether a failure of it is rolled back by the controller at once, since clients wait.
     fn is_rolled_back(&self) -> bool {
         matches!(self.call, Call::Activate { .. } | Call::Seal { cause: SealCause::Handover(_), .. })
+    }
+
+    /// Whether it is no stage of another epoch.
+    fn is_of(&self, current: Epoch) -> bool {
+        match &self.call {
+            Call::Activate { epoch, .. } | Call::CatchUp { epoch, .. } | Call::Seal { epoch, .. } => {
+                *epoch == current
+            }
+            Call::Prepare { .. } | Call::Release { .. } => true,
+        }
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {

@@ -193,7 +193,8 @@ pub struct Replica {
     pub node: NodeId,
     /// Which placement it is.
     pub uid: ReplicaUid,
-    /// How often it fell out of the in-sync set: what it caught up with before counts for nothing.
+    /// How often it fell out of the in-sync set, or died or restarted outside of it: what it caught up
+    /// with before counts for nothing.
     pub lapses: u64,
 }
 

@@ -259,6 +259,32 @@ fn an_election_waits_for_every_answer_and_not_for_longer_than_its_time() {
     assert_eq!(elections(actions(&mut late)), [node(2)]);
 }
 
+#[test]
+fn candidates_that_are_all_damaged_are_asked_again_until_one_is_not() {
+    let world = leaderless();
+    let mut now = Instant::ORIGIN;
+    let mut controller = controller(&world);
+    let answer = |controller: &mut Controller, now, damaged: [bool; 3]| {
+        for (number, damaged) in (1..).zip(damaged) {
+            let positions = BTreeMap::from([(P, Position { damaged, ..position(1, 5) })]);
+            controller.handle_positions(now, &node(number), &[P], &positions);
+        }
+        elections(actions(controller))
+    };
+    drop(actions(&mut controller));
+    assert_eq!(answer(&mut controller, now, [true; 3]), []);
+    let mut asked = Vec::new();
+    while asked.is_empty() && now < Instant::at(Duration::from_secs(60)) {
+        now = controller.poll_timeout(now).expect("the question is not forgotten");
+        [2, 3].iter().for_each(|other| controller.handle_heartbeat(now, &node(*other), Incarnation(2)));
+        controller.handle_timeout(now);
+        asked = actions(&mut controller);
+        asked.retain(|action| matches!(action, Action::AskPositions { .. }));
+    }
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert_eq!(answer(&mut controller, now, [true, false, true]), [node(2)]);
+}
+
 fn report(world: &World, number: u64, fact: Fact) -> Report {
     Report { node: node(number), incarnation: world.incarnation(number), partition: P, fact }
 }
