@@ -498,6 +498,31 @@ impl ClusterKit {
         self.shared.change(Wish::Resign { partition, version, epoch, node }).await
     }
 
+    /// HTTP requests to other nodes by their ids, for the program's own routes. All callers share its
+    /// connections.
+    #[cfg(feature = "http-client")]
+    #[must_use]
+    pub fn http(&self) -> crate::http::HttpClient {
+        let client = || crate::http::HttpClient::new(self.shared.topology.subscribe());
+        self.shared.http.get_or_init(client).clone()
+    }
+
+    /// A gRPC channel to the public port of `node`, for the program's own services. It connects when it
+    /// is used, and again when the connection broke; all callers share it. A node that moved to another
+    /// address gets another channel.
+    ///
+    /// # Errors
+    ///
+    /// The node is not known, or its address is none.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: a task drives the channel.
+    #[cfg(feature = "grpc")]
+    pub fn channel(&self, node: &NodeId) -> Result<tonic::transport::Channel, crate::grpc::ChannelError> {
+        self.shared.channels.channel(&self.topology(), node)
+    }
+
     /// What the rest of this crate reads for pages and metrics.
     #[cfg(feature = "http")]
     pub(crate) fn shared(&self) -> &Arc<Shared> {

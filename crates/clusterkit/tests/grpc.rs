@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "steps of a test that cannot go on without the value")]
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use clusterkit::core::hash::KeyHash;
+use clusterkit::grpc::ChannelError;
 use clusterkit::{Builder, ClusterKit, NodeStatus, Topology};
 use clusterkit_wire::grpc::cluster::v1;
 use clusterkit_wire::grpc::cluster::v1::cluster_service_client::ClusterServiceClient;
@@ -444,4 +448,29 @@ async fn stopping_node_sends_its_clients_to_others() {
     assert_eq!(ended.code(), Code::Unavailable);
     assert_eq!(code(world.route(KEY).await), Code::Unavailable);
     assert!(!world.status().await.node.is_empty());
+}
+
+#[tokio::test]
+async fn a_program_calls_other_nodes_over_one_channel_each() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let listener = listener.tap_io(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let builder = ClusterKit::builder(NODE, &addr).listen("127.0.0.1:0").data_dir(dir.path());
+    let node = within(builder.start()).await.unwrap();
+    let router = clusterkit::grpc::routes(&node);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    for _ in 0..3 {
+        let channel = node.channel(node.node_id()).unwrap();
+        let request = v1::GetNodeRequest { id: NODE.to_owned() };
+        let answer = within(ClusterServiceClient::new(channel).get_node(request)).await.unwrap();
+        assert_eq!(answer.into_inner().node.unwrap().id, NODE);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    let stranger = clusterkit::NodeId::new("stranger").unwrap();
+    assert!(matches!(node.channel(&stranger), Err(ChannelError::UnknownNode { .. })));
 }

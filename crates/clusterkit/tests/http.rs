@@ -8,6 +8,9 @@ mod hooks;
 mod lint;
 #[path = "http/node.rs"]
 mod node;
+#[cfg(feature = "http-client")]
+#[path = "http/requests.rs"]
+mod requests;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -3,6 +3,7 @@
 //! The schema lies in `proto/clusterkit/cluster/v1/cluster.proto`. Each call is answered from the
 //! topology that this node has applied: no call waits for another node, and none changes anything.
 
+mod channels;
 mod convert;
 mod health;
 mod limits;
@@ -15,8 +16,13 @@ use clusterkit_wire::grpc::cluster::v1::cluster_service_server::ClusterServiceSe
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+pub use self::channels::ChannelError;
+pub(crate) use self::channels::Channels;
 use self::health::HealthApi;
-pub use self::limits::{HEALTH_INTERVAL, REQUEST_BYTES_MAX, STREAMS_MAX, TOPOLOGY_BYTES_MAX};
+pub use self::limits::{
+    CHANNEL_CONNECT_TIMEOUT, CHANNEL_KEEP_ALIVE, CHANNEL_KEEP_ALIVE_TIMEOUT, HEALTH_INTERVAL,
+    REQUEST_BYTES_MAX, STREAMS_MAX, TOPOLOGY_BYTES_MAX,
+};
 use self::service::ClusterApi;
 use self::streams::Streams;
 use crate::handle::ClusterKit;

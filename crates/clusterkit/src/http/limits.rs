@@ -11,6 +11,16 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// Connections of one address; for IPv6 of one /64 network, which one machine has to itself. This
 /// machine's own addresses count only towards [`CONNECTIONS_MAX`].
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// Bytes of an answer that the client of other nodes reads.
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long its connections may take to be made.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it keeps a connection that nobody uses.
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Its requests to one node at once, each on a connection of its own.
+pub const CLIENT_REQUESTS_PER_NODE_MAX: usize = 32;
+/// How long its requests may take unless another time is set.
+pub const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that was asked to end may take for that.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long no connection is taken after one could not be, for instance for want of descriptors.
@@ -54,6 +64,9 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 const _: () = assert!(CONNECTIONS_PER_ADDRESS_MAX < CONNECTIONS_MAX);
+const _: () =
+    assert!(CLIENT_IDLE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis(), "who uses it again closes it");
+const _: () = assert!(CLIENT_REQUESTS_PER_NODE_MAX < CONNECTIONS_PER_ADDRESS_MAX);
 const _: () = assert!(HEADER_BYTES_MAX >= 8 * 1024, "hyper reads into a buffer of 8 KiB at least");
 const _: () = assert!(KEY_BYTES_MAX * 3 < HEADER_BYTES_MAX, "an escaped key fits into the head");
 const _: () = assert!(HEADER_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());

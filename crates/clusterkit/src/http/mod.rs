@@ -19,6 +19,8 @@
 //! | --- | --- |
 //! | [`limits`] | every bound of the port |
 
+#[cfg(feature = "http-client")]
+mod client;
 mod cluster;
 mod conditional;
 mod drain_plan;
@@ -55,6 +57,8 @@ use clusterkit_core::time::Instant;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+#[cfg(feature = "http-client")]
+pub use self::client::{HttpClient, RequestError};
 pub use self::openapi::openapi;
 pub use self::serve::serve;
 

@@ -117,6 +117,10 @@ fn share(
         stages: watch::Sender::new(StageView::default()),
         stage_inbox,
         counters: Counters::default(),
+        #[cfg(feature = "http-client")]
+        http: OnceLock::new(),
+        #[cfg(feature = "grpc")]
+        channels: crate::grpc::Channels::default(),
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
         asked_to_stop: CancellationToken::new(),

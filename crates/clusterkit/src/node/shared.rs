@@ -72,6 +72,11 @@ pub(crate) struct Shared {
     pub(crate) stages: watch::Sender<StageView>,
     pub(crate) stage_inbox: mpsc::Sender<StageInput>,
     pub(crate) counters: Counters,
+    /// Connections of the program to other nodes, once it asked for some.
+    #[cfg(feature = "http-client")]
+    pub(crate) http: OnceLock<crate::http::HttpClient>,
+    #[cfg(feature = "grpc")]
+    pub(crate) channels: crate::grpc::Channels,
     pub(crate) tracker: TaskTracker,
     /// The node shall stop in order: there is time to hand over.
     pub(crate) asked_to_stop: CancellationToken,
