@@ -57,12 +57,14 @@ async fn ask(
         JoinAnswer::TryAgain => {}
         answer => return Ok(answer),
     }
-    // The controller that this node knows of, if any, may have moved or fallen: others know better.
-    for addr in known_addrs(shared) {
-        match timeout(OTHER_TIMEOUT, ask_to_join(shared, &addr, join)).await {
-            Ok(Some(JoinAnswer::TryAgain) | None) | Err(_) => {}
-            Ok(Some(answer)) => return Ok(answer),
-        }
+    // The controller that this node knows of, if any, may have moved or fallen: others know better. It
+    // may also have taken over just now, and then it is ready sooner than somebody who is silent.
+    let answer = tokio::select! {
+        answer = ask_others(shared, join) => answer,
+        answer = ask_controller(shared, join) => answer,
+    };
+    if answer != JoinAnswer::TryAgain {
+        return Ok(answer);
     }
     match greet_seeds(shared, cluster).await {
         Err(error) if *strangers >= OTHER_CLUSTER_ROUNDS => return Err(error),
@@ -71,6 +73,28 @@ async fn ask(
     }
     tokio::time::sleep(PAUSE).await;
     Ok(JoinAnswer::TryAgain)
+}
+
+/// Asks whoever is known in turn, until one has more to say than that it should be tried again.
+async fn ask_others(shared: &Arc<Shared>, join: &Join) -> JoinAnswer {
+    for addr in known_addrs(shared) {
+        match timeout(OTHER_TIMEOUT, ask_to_join(shared, &addr, join)).await {
+            Ok(Some(JoinAnswer::TryAgain) | None) | Err(_) => {}
+            Ok(Some(answer)) => return answer,
+        }
+    }
+    JoinAnswer::TryAgain
+}
+
+/// Asks the controller again and again; ends with its word, or with whoever waits for it.
+async fn ask_controller(shared: &Arc<Shared>, join: &Join) -> JoinAnswer {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match shared.join(join.clone()).await {
+            JoinAnswer::TryAgain => {}
+            answer => return answer,
+        }
+    }
 }
 
 /// Waits until this node learns of another controller than it knew.
