@@ -485,8 +485,8 @@ impl ClusterKit {
         self.shared.change(Wish::Handoff { partition, version, epoch, from, log_end }).await
     }
 
-    /// Says that this node leads `partition` and cannot get on: another replica is elected. Its lease
-    /// ends with the new epoch.
+    /// Says that this node leads `partition` and cannot get on: another replica is elected, and
+    /// this one not again for a pause that grows each time, 2 s at first. Its lease ends at once.
     ///
     /// # Errors
     ///

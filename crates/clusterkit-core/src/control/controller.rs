@@ -11,10 +11,10 @@ use super::reconcile::{Facts, Limits, reconcile};
 use super::reports::{Reports, Stranded};
 use super::state::ControlState;
 use crate::handoff::{Position, Report};
-use crate::id::{Incarnation, NodeId, PartitionId, TopologyVersion};
+use crate::id::{Epoch, Incarnation, NodeId, PartitionId, TopologyVersion};
 use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
 use crate::time::Instant;
-use crate::topology::{Liveness, Stage};
+use crate::topology::{Liveness, Partition, Stage};
 
 /// How the controller behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,6 +220,16 @@ impl Controller {
     pub fn handle_report(&mut self, now: Instant, report: Report) {
         self.dirty |= self.reports.hear(now, &self.state.topology, report);
         self.step(now);
+    }
+
+    /// The leader of `epoch` says that it cannot get on, and gives up: another is elected, and this one
+    /// only after a pause that grows each time. Ignored when it does not lead. The leadership itself
+    /// ends with [`Command::Resign`], which the caller proposes.
+    pub fn handle_stalled(&mut self, now: Instant, partition: PartitionId, epoch: Epoch, leader: &NodeId) {
+        let leads = |record: &Partition| record.epoch == epoch && record.leader.as_ref() == Some(leader);
+        if self.state.topology.partition(partition).is_some_and(|record| leads(record)) {
+            self.reports.stalled(now, partition, leader.clone());
+        }
     }
 
     /// The answer to [`Action::AskPositions`]: what `node` said of those that it was `asked` about. One

@@ -59,6 +59,12 @@ impl Reports {
         true
     }
 
+    /// The leader cannot get on, whatever its hooks said: it is passed over as if it had refused to
+    /// activate.
+    pub(super) fn stalled(&mut self, now: Instant, partition: PartitionId, leader: NodeId) {
+        self.pause(now, (partition, leader, Stage::Activate));
+    }
+
     /// Drops what the topology does not wait for any more.
     pub(super) fn retain(&mut self, topology: &Topology) {
         self.heard.retain(|_, report| is_awaited(topology, report));

@@ -316,7 +316,12 @@ impl<'a> Reign<'a> {
             }
             ControllerInput::ConnectionLost { node } => controller.handle_connection_lost(now, &node),
             ControllerInput::Join { join, reply } => self.admit(*join, reply),
-            ControllerInput::Propose { wish, reply } => self.write_wish(wish, reply),
+            ControllerInput::Propose { wish, reply } => {
+                if let Wish::Resign { partition, epoch, node, .. } = &wish {
+                    controller.handle_stalled(now, *partition, *epoch, node);
+                }
+                self.write_wish(wish, reply);
+            }
         }
     }
 

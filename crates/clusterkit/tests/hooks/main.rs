@@ -3,6 +3,7 @@
 
 mod crashes;
 mod leases;
+mod positions;
 mod recorder;
 
 use std::time::Duration;

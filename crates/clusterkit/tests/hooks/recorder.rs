@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use clusterkit::PartitionId;
 use clusterkit::hooks::{
-    Activate, ActivateCause, CatchUp, Decline, PartitionHandler, Prepare, Release, Seal, SealCause, Stage,
-    StageResult,
+    Activate, ActivateCause, CatchUp, Decline, PartitionHandler, Position, Prepare, Release, Seal, SealCause,
+    Stage, StageResult,
 };
 use tokio::sync::watch;
 
@@ -30,6 +31,8 @@ struct Book {
     answers: Vec<(u32, Stage)>,
     changed: watch::Sender<()>,
     rules: BTreeMap<(u32, Stage), watch::Sender<Rule>>,
+    /// What nodes say of their copies at an election; `None` never comes.
+    positions: BTreeMap<u32, Option<Position>>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,6 +64,12 @@ impl Recorders {
     /// From now on the hook does so.
     pub(crate) fn rule(&self, number: u32, stage: Stage, rule: Rule) {
         self.rules(number, stage).send_replace(rule);
+    }
+
+    /// From now on the node says so of its copy at an election; of `None` it never hears the end. Nodes
+    /// that are to be asked need one when they start.
+    pub(crate) fn position(&self, number: u32, position: Option<Position>) {
+        self.book().positions.insert(number, position);
     }
 
     pub(crate) fn stages(&self, number: u32) -> Vec<Stage> {
@@ -165,6 +174,18 @@ impl PartitionHandler for Recorder {
 
     async fn activate(&self, stage: Activate) -> StageResult {
         self.answer(Call::Activate(stage.cause)).await
+    }
+
+    fn reports_position(&self) -> bool {
+        self.recorders.book().positions.contains_key(&self.number)
+    }
+
+    async fn position(&self, _: PartitionId) -> Option<Position> {
+        let position = self.recorders.book().positions.get(&self.number).copied()?;
+        match position {
+            Some(position) => Some(position),
+            None => std::future::pending().await,
+        }
     }
 
     async fn release(&self, _: Release) -> StageResult {

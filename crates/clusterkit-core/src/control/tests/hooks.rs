@@ -316,6 +316,25 @@ fn a_refusal_is_followed_by_a_pause_that_grows_with_the_next_one() {
     }
 }
 
+#[test]
+fn a_leader_that_stalls_is_passed_over_for_a_pause() {
+    let mut world = World::formed(1, 1, 1);
+    let mut controller = controller(&world);
+    let (partition, version, epoch) = (PartitionId(0), world.record(0).version, world.record(0).epoch);
+    let (older, quiet_until) = (Epoch(epoch.0 - 1), controller.poll_timeout(Instant::ORIGIN));
+    controller.handle_stalled(Instant::ORIGIN, partition, older, &node(1));
+    assert_eq!(controller.poll_timeout(Instant::ORIGIN), quiet_until, "it is of an older epoch");
+    controller.handle_stalled(Instant::ORIGIN, partition, epoch, &node(1));
+    world.apply(&Command::Resign { partition, version, epoch, node: node(1) }).unwrap();
+    controller.handle_state(Instant::ORIGIN, world.state.clone());
+    apply_all(&mut world, &mut controller, Instant::ORIGIN);
+    assert_eq!(world.record(0).leader, None);
+    let over = Instant::ORIGIN + Duration::from_secs(2);
+    controller.handle_timeout(over);
+    apply_all(&mut world, &mut controller, over);
+    assert_eq!(world.record(0).leader, Some(node(1)));
+}
+
 fn apply_all(world: &mut World, controller: &mut Controller, now: Instant) {
     while let Some(action) = controller.poll_action() {
         if let Action::Propose { token, commands } = action {
