@@ -227,7 +227,7 @@ impl Controller {
     /// ends with [`Command::Resign`], which the caller proposes.
     pub fn handle_stalled(&mut self, now: Instant, partition: PartitionId, epoch: Epoch, leader: &NodeId) {
         let leads = |record: &Partition| record.epoch == epoch && record.leader.as_ref() == Some(leader);
-        if self.state.topology.partition(partition).is_some_and(|record| leads(record)) {
+        if self.state.topology.partition(partition).is_some_and(leads) {
             self.reports.stalled(now, partition, leader.clone());
         }
     }
