@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 /// The digest of the states after each command, in the order of the transcript. Until the first release
 /// it may be pinned anew.
-const PINNED: &str = "a1cfe9cc85b03b8a3779206321b27b7bc03e153e6ce18aa2f9737fe94359072c";
+const PINNED: &str = "8e7d14bf49874baedf4b4c6099f91ae41eeb6dcdfb59510f19fb00b01d2b97b6";
 
 /// How many kinds of command there are.
 const KINDS: usize = 20;
@@ -167,6 +167,7 @@ fn registration(number: u64, store: u64, boot: u64) -> Registration {
         weight: 1,
         role: RaftRole::Voter,
         holds_data: true,
+        reports_position: false,
         software: "0.1.0".to_owned(),
         metadata: BTreeMap::from([("rack".to_owned(), format!("r{number}"))]),
     }

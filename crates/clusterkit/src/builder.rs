@@ -16,6 +16,8 @@ use clusterkit_core::limits::{
 use clusterkit_core::placement::Strategy;
 use clusterkit_core::topology::{Node, RaftRole};
 use clusterkit_storage::disk::{Disk, RealDisk};
+#[cfg(any(test, feature = "testing"))]
+use tokio::sync::watch;
 
 use crate::coordinator::raft::IoMode;
 use crate::error::{InvalidSettings, StartError};
@@ -286,7 +288,15 @@ impl Builder {
         self.settings.clock = clock;
         self.settings.net = net;
         self.settings.disk = disk;
-        self.settings.io = IoMode::Task;
+        self.settings.io = IoMode::task();
+        self
+    }
+
+    /// How much of the runtime's time each sync of the control plane's files takes: for tests of slow
+    /// disks. It goes after [`environment`](Self::environment).
+    #[cfg(any(test, feature = "testing"))]
+    pub fn sync_time(mut self, sync_time: watch::Receiver<Duration>) -> Self {
+        self.settings.io = IoMode::Task { sync_time };
         self
     }
 
@@ -294,7 +304,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Nothing runs after an error; what the data directory holds is unchanged but for a vote.
+    /// The node has stopped. After [`StartError::Settings`] nothing was touched, and what a
+    /// [`DataDir`](StartError::DataDir) leaves is said at [`DataDirError`](crate::DataDirError). After any
+    /// other error the data directory may have been made for this node, and what was written down on the
+    /// way stays, to be gone on from by a later start: a vote for a cluster to be formed, the cluster
+    /// that was found, its control-plane log.
     pub async fn start(self) -> Result<ClusterKit, StartError> {
         let node = self.launch().await?;
         node.ready().await?;
@@ -306,7 +320,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Nothing runs after an error.
+    /// As those of [`start`](Self::start), for what happens before the node listens:
+    /// [`Settings`](StartError::Settings), [`DataDir`](StartError::DataDir),
+    /// [`Randomness`](StartError::Randomness) and [`Listen`](StartError::Listen).
     pub async fn launch(self) -> Result<ClusterKit, StartError> {
         self.settings.check()?;
         crate::node::launch(self.settings).await

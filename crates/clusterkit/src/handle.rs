@@ -17,7 +17,7 @@ use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
 use crate::error::{ChangeError, StartError};
 use crate::events::{ClusterEvent, EventId, Events};
 use crate::lease::{Lease, LeaseLost};
-use crate::node::{Phase, Shared, Wish};
+use crate::node::{Phase, Shared, StopReason, Wish};
 use crate::status::{ControlPlaneStatus, Stats, Status};
 
 /// How long [`ClusterKit::leave`] waits for the node to be drained.
@@ -64,7 +64,7 @@ impl ClusterKit {
         match settled.as_deref() {
             Ok(Phase::Ready) => Ok(()),
             Ok(Phase::Stopped(reason)) => Err(reason.to_start_error()),
-            _ => Err(StartError::Stopped { reason: "the node is gone".to_owned() }),
+            _ => Err(StartError::Stopped),
         }
     }
 
@@ -74,17 +74,23 @@ impl ClusterKit {
         matches!(*self.shared.phase.borrow(), Phase::Ready)
     }
 
-    /// Waits until the node has stopped; `Err` says what broke when nobody asked it to.
+    /// Waits until the node has stopped: it was asked to, or it was drained, whoever ordered that, and
+    /// has left the cluster; `Err` says what broke otherwise. Whatever runs on this node should end.
     ///
     /// # Errors
     ///
-    /// The failure, such as a broken disk. Whatever runs on this node should end.
+    /// The failure, such as a broken disk.
     pub async fn stopped(&self) -> Result<(), StartError> {
+        self.end().await.to_result()
+    }
+
+    async fn end(&self) -> StopReason {
         let mut phase = self.shared.phase.subscribe();
         let ended = phase.wait_for(|phase| matches!(phase, Phase::Stopped(_))).await;
         match ended.as_deref() {
-            Ok(Phase::Stopped(reason)) => reason.to_result(),
-            _ => Ok(()),
+            Ok(Phase::Stopped(reason)) => reason.clone(),
+            // The handle holds the other end.
+            _ => StopReason::Asked,
         }
     }
 
@@ -104,40 +110,31 @@ impl ClusterKit {
         drop(self.stopped().await);
     }
 
-    /// Gives everything this node holds to others, leaves the cluster, and stops.
+    /// Gives everything this node holds to others, leaves the cluster, and stops. Does no harm when
+    /// others ordered the same.
     ///
     /// # Errors
     ///
-    /// [`ChangeError::UnderWay`] when it holds something still after [`LEAVE_TIMEOUT`]: the node
-    /// goes on running and draining. On every error the node runs on.
+    /// [`ChangeError::UnderWay`] when it has not left after [`LEAVE_TIMEOUT`]: the node goes on
+    /// running and draining. On every error but [`ChangeError::Stopped`] the node runs on.
     pub async fn leave(&self) -> Result<(), ChangeError> {
-        let node = self.node_id().clone();
-        self.shared.change(Wish::Drain { node: node.clone() }).await?;
-        let mut topology = self.watch();
-        let left = |topology: &Arc<Topology>| topology.node(&node).is_none_or(is_left);
-        match tokio::time::timeout(LEAVE_TIMEOUT, topology.0.wait_for(left)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(ChangeError::Stopped),
-            Err(_) => return Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
+        let ordered = self.shared.change(Wish::Drain { node: self.node_id().clone() }).await;
+        if let Some(error) = ordered.err().filter(|error| !self.has_left(error)) {
+            return Err(error);
         }
-        self.released().await;
-        self.stop().await;
-        Ok(())
-    }
-
-    /// Waits until this node's `release` hooks are done, as far as that goes in time: what is not is
-    /// called again when the node starts next.
-    async fn released(&self) {
-        let mut stages = self.shared.stages.subscribe();
-        let done = stages.wait_for(|view| view.is_released);
-        if tokio::time::timeout(LEAVE_TIMEOUT, done).await.is_err() {
-            tracing::warn!(target: "clusterkit::hooks", "leaving although not everything is released");
+        match tokio::time::timeout(LEAVE_TIMEOUT, self.end()).await {
+            Ok(StopReason::Left) => Ok(()),
+            Ok(_) => Err(ChangeError::Stopped),
+            Err(_) => Err(ChangeError::UnderWay { seconds: LEAVE_TIMEOUT.as_secs() }),
         }
     }
-}
 
-fn is_left(node: &Node) -> bool {
-    node.status() == clusterkit_core::topology::NodeStatus::Left
+    /// Whether the drain was refused only because it has happened: others may have ordered it too.
+    fn has_left(&self, refused: &ChangeError) -> bool {
+        let unknown = Rejected::UnknownNode { node: self.node_id().clone() };
+        *refused == ChangeError::Rejected(unknown)
+            || matches!(*self.shared.unwanted.borrow(), Some(StopReason::Left))
+    }
 }
 
 // What the cluster looks like.

@@ -45,7 +45,9 @@ pub use clusterkit_core::topology::{
 pub use self::builder::{
     Builder, CLUSTER_NAME_DEFAULT, DATA_DIR_DEFAULT, JOIN_TIMEOUT_DEFAULT, LISTEN_DEFAULT,
 };
-pub use self::error::{ChangeError, DataDirError, InvalidSettings, JoinRefusal, StartError};
+pub use self::error::{
+    ChangeError, ControlPlaneError, DataDirError, FormingProblem, InvalidSettings, JoinRefusal, StartError,
+};
 pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
 pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, NotAdopted, Route, TopologyWatch};
 pub use self::lease::{Lease, LeaseLost, Permit};

@@ -1,61 +1,20 @@
 //! Whole nodes on a network, disks and time that the test commands.
 
+mod harness;
+
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit::core::control::Rejected;
+use clusterkit::core::forming::{Problem, Unreachable};
 use clusterkit::testing::{Cluster, SimDisk};
 use clusterkit::{
-    ChangeError, Event, HealthReason, JoinRefusal, NodeId, NodeStatus, Route, StartError, Topology,
+    ChangeError, Event, FormingProblem, HealthReason, JoinRefusal, NodeStatus, Route, StartError, Topology,
 };
 
-fn id(number: u32) -> NodeId {
-    NodeId::new(&format!("node-{number}")).expect("a valid id")
-}
-
-fn healthy(topology: &Topology) -> bool {
-    topology.health(true).is_healthy()
-}
-
-fn healthy_with(nodes: usize) -> impl Fn(&Topology) -> bool {
-    move |topology| healthy(topology) && topology.nodes.len() == nodes
-}
-
-fn status(number: u32, wanted: NodeStatus) -> impl Fn(&Topology) -> bool {
-    move |topology| topology.node(&id(number)).is_some_and(|node| node.status() == wanted)
-}
-
-/// Every partition is led, and not by that node.
-fn led_without(number: u32) -> impl Fn(&Topology) -> bool {
-    move |topology| {
-        let led_by_another = |leader: &NodeId| *leader != id(number);
-        !topology.partitions.is_empty()
-            && topology.partitions.iter().all(|record| record.leader.as_ref().is_some_and(led_by_another))
-    }
-}
-
-fn replicas(topology: &Topology, number: u32) -> usize {
-    topology.partitions.iter().filter(|record| record.holds(&id(number))).count()
-}
-
-fn leaders(topology: &Topology, number: u32) -> usize {
-    topology.partitions.iter().filter(|record| record.leader == Some(id(number))).count()
-}
-
-/// Waits until all nodes that run show the same topology.
-async fn agree(cluster: &Cluster) {
-    let views = || -> BTreeSet<String> {
-        let running = cluster.running().into_iter();
-        running.map(|number| format!("{:?}", cluster.node(number).topology())).collect()
-    };
-    let mut waited = Duration::ZERO;
-    while views().len() > 1 {
-        assert!(waited < Duration::from_secs(60), "the nodes disagree");
-        tokio::time::sleep(Duration::from_millis(100)).await; // tidy: the clock is paused
-        waited += Duration::from_millis(100);
-    }
-}
+use crate::harness::{agree, healthy, healthy_with, id, leaders, led_without, replicas, status};
 
 #[tokio::test(start_paused = true)]
 async fn one_node_alone_is_a_cluster() {
@@ -414,8 +373,8 @@ async fn a_node_that_was_removed_stops_and_says_why() {
     let refused = cluster.node(witness).remove(&id(number), false).await.unwrap_err();
     assert!(matches!(refused, ChangeError::Rejected(Rejected::HoldsReplicas { .. })), "{refused}");
     cluster.node(witness).remove(&id(number), true).await.unwrap();
-    let error = removed.stopped().await.unwrap_err().to_string();
-    assert!(error.contains("removed from the cluster"), "{error}");
+    let error = removed.stopped().await.unwrap_err();
+    assert!(matches!(error, StartError::Removed), "{error}");
     cluster.until(witness, "the others have everything", healthy_with(3)).await;
 }
 
@@ -628,8 +587,17 @@ async fn a_disk_that_breaks_at_any_time_before_the_node_is_ready_stops_it() {
 async fn unreachable_seeds_are_named() {
     let mut cluster = Cluster::new();
     let builder = cluster.builder(2).seeds(["nowhere:7000"]).join_timeout(Duration::from_secs(5));
-    let error = builder.start().await.unwrap_err().to_string();
-    assert!(error.contains("nowhere:7000"), "{error}");
+    let error = builder.start().await.unwrap_err();
+    let StartError::NoCluster { seconds: 5, problems } = &error else { panic!("{error}") };
+    let addr = "nowhere:7000".to_owned();
+    let expect = [
+        FormingProblem::Unreachable { addr: addr.clone(), reason: Unreachable::Refused },
+        FormingProblem::Candidates(Problem::NoAnswer { addr }),
+    ];
+    assert_eq!(*problems, expect);
+    let text =
+        "found no cluster within 5 s: nowhere:7000: nothing listens there; nobody answers at nowhere:7000";
+    assert_eq!(error.to_string(), text);
 }
 
 #[tokio::test(start_paused = true)]
@@ -640,7 +608,11 @@ async fn a_broken_disk_stops_the_node_and_not_the_cluster() {
     cluster.disk(3).stop_after(0);
     cluster.node(1).set_replication_factor(2).await.unwrap();
     let error = node.stopped().await.unwrap_err();
-    assert!(matches!(error, StartError::Stopped { .. }), "{error}");
+    let StartError::ControlPlane { source } = &error else { panic!("{error}") };
+    assert!(source.source().is_some());
+    let text = error.to_string();
+    assert!(text.starts_with("the control plane of this node cannot go on: the outcome of the append is unknown: cannot write /data/raft/log/"), "{text}");
+    assert!(text.ends_with(".log: simulated power cut"), "{text}");
     cluster.until(1, "the others lead", led_without(3)).await;
 }
 

@@ -623,6 +623,7 @@ pub(super) fn node_of(registration: &Registration, incarnation: Incarnation, liv
         weight: registration.weight,
         role: registration.role,
         holds_data: registration.holds_data,
+        reports_position: registration.reports_position,
         liveness,
         stage: Stage::Member,
         software: registration.software.clone(),

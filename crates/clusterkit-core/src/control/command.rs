@@ -113,26 +113,6 @@ pub enum Command {
         /// How far the leader's log reached.
         log_end: u64,
     },
-    /// The leader gives its leadership up: another replica is to be elected (rule F6b).
-    Resign {
-        /// Which partition.
-        partition: PartitionId,
-        /// Its record's version.
-        version: PartitionVersion,
-        /// The leader's epoch.
-        epoch: Epoch,
-        /// The leader.
-        node: NodeId,
-    },
-    /// A stage is past its deadline, or none is any more.
-    NameOverrun {
-        /// Which partition.
-        partition: PartitionId,
-        /// Its record's version.
-        version: PartitionVersion,
-        /// Where and in which stage.
-        overrun: Option<Overrun>,
-    },
     /// A copy above the wanted number goes.
     DropReplica {
         /// Which partition.
@@ -168,6 +148,26 @@ pub enum Command {
     SetReplicationFactor {
         /// Copies, leader included.
         replication_factor: u32,
+    },
+    /// The leader gives its leadership up: another replica is to be elected (rule F6b).
+    Resign {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The leader.
+        node: NodeId,
+    },
+    /// A stage is past its deadline, or none is any more.
+    NameOverrun {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Where and in which stage.
+        overrun: Option<Overrun>,
     },
 }
 
@@ -214,6 +214,8 @@ pub struct Registration {
     pub role: RaftRole,
     /// Whether partitions are placed on it.
     pub holds_data: bool,
+    /// Whether it can say, at an election, how much its replicas have.
+    pub reports_position: bool,
     /// Its release.
     pub software: String,
     /// Free text of its operator.

@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::command::{Command, LivenessChange};
+use super::election::Elections;
 use super::reconcile::{Facts, Limits, reconcile};
 use super::reports::{Reports, Stranded};
 use super::state::ControlState;
-use crate::handoff::Report;
-use crate::id::{Incarnation, NodeId, PartitionId};
+use crate::handoff::{Position, Report};
+use crate::id::{Incarnation, NodeId, PartitionId, TopologyVersion};
 use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
 use crate::time::Instant;
 use crate::topology::{Liveness, Stage};
@@ -28,6 +29,9 @@ pub struct ControllerConfig {
     pub proposal_timeout: Duration,
     /// How long the controller waits after a proposal that was not written, default 100 ms.
     pub proposal_pause: Duration,
+    /// How long an election waits for candidates to say how much they have, default 200 ms. It goes on
+    /// without those that are silent: any candidate is safe.
+    pub position_timeout: Duration,
     /// How long a replica's move waits for a target that is dead, or for a leader, before it is rolled
     /// back, default 5 s. Longer than a restart that should not undo a copy, shorter than anybody wants
     /// to look at a move that goes nowhere.
@@ -44,6 +48,7 @@ impl Default for ControllerConfig {
             proposal_timeout: Duration::from_secs(2),
             proposal_pause: Duration::from_millis(100),
             move_patience: Duration::from_secs(5),
+            position_timeout: Duration::from_millis(200),
             limits: Limits::default(),
         }
     }
@@ -64,9 +69,13 @@ pub struct Controller {
     unrecorded: BTreeMap<NodeId, LivenessChange>,
     reports: Reports,
     stranded: Stranded,
+    elections: Elections,
     membership: BTreeMap<NodeId, (Incarnation, Liveness, Stage)>,
     membership_since: Instant,
     proposal: Option<Proposal>,
+    /// Nodes whose death was proposed, by the newest proposal that said so and of which it is not known
+    /// that it is not in the log.
+    condemned: BTreeMap<NodeId, u64>,
     token_last: u64,
     /// What time alone had brought about at the last look: who is gone, whether membership is settled,
     /// which moves have waited for too long.
@@ -80,6 +89,15 @@ pub struct Controller {
 /// What the shell shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Ask a node how much its replicas of these partitions have, which have no leader; answer by
+    /// [`handle_positions`](Controller::handle_positions). An answer that does not come is not waited
+    /// for.
+    AskPositions {
+        /// Which node.
+        node: NodeId,
+        /// Which partitions.
+        partitions: Vec<PartitionId>,
+    },
     /// Ask the node's process directly whether it lives; answer by
     /// [`handle_probe`](Controller::handle_probe).
     Probe {
@@ -118,9 +136,11 @@ impl Controller {
             unrecorded: BTreeMap::new(),
             reports: Reports::default(),
             stranded: Stranded::default(),
+            elections: Elections::default(),
             membership: BTreeMap::new(),
             membership_since: now,
             proposal: None,
+            condemned: BTreeMap::new(),
             token_last: 0,
             passed: (BTreeSet::new(), false, BTreeSet::new()),
             looked_at: now,
@@ -144,6 +164,7 @@ impl Controller {
         self.watch_members(now);
         self.forget_old_facts();
         self.stranded.handle_state(now, &self.state.topology);
+        self.ask_positions(now);
         self.dirty = true;
         self.step(now);
     }
@@ -152,6 +173,22 @@ impl Controller {
     pub fn handle_heartbeat(&mut self, now: Instant, node: &NodeId, incarnation: Incarnation) {
         self.detector.handle_heartbeat(now, node, incarnation);
         self.step(now);
+    }
+
+    /// Whether this run of `node` may count on keeping what it leads: it is alive by the newest state, and
+    /// nothing is under way that says otherwise. Ask right after its heartbeat was handled, and tell it
+    /// [`version`](Self::version): it counts only for one that has adopted that much.
+    #[must_use]
+    pub fn supports(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let known = self.state.topology.node(node);
+        let lives = known.is_some_and(|known| known.incarnation == incarnation && known.is_live());
+        lives && !self.condemned.contains_key(node)
+    }
+
+    /// The version of the newest state that this controller knows.
+    #[must_use]
+    pub fn version(&self) -> TopologyVersion {
+        self.state.topology.version
     }
 
     /// The old controller was last heard at `at`: its silence counts from there.
@@ -185,10 +222,25 @@ impl Controller {
         self.step(now);
     }
 
+    /// The answer to [`Action::AskPositions`]: what `node` said of those that it was `asked` about. One
+    /// that is not there, it could not say anything of.
+    pub fn handle_positions(
+        &mut self,
+        now: Instant,
+        node: &NodeId,
+        asked: &[PartitionId],
+        positions: &BTreeMap<PartitionId, Position>,
+    ) {
+        self.dirty |= self.elections.handle_positions(node, asked, positions);
+        self.step(now);
+    }
+
     /// The proposal with `token` was written, with `state` as it is since; some of its commands may
     /// have been refused.
     pub fn handle_proposed(&mut self, now: Instant, token: u64, state: ControlState) {
         self.proposal = self.proposal.take().filter(|proposal| proposal.token != token);
+        // Whatever was proposed before is in the log before, or never will be.
+        self.condemned.retain(|_, condemned_by| *condemned_by > token);
         self.handle_state(now, state);
     }
 
@@ -211,6 +263,7 @@ impl Controller {
         let given_up = self.stranded.given_up(now, self.config.move_patience);
         let passed = (self.detector.gone(now), self.is_settled(now), given_up);
         self.dirty |= self.reports.handle_timeout(self.looked_at, now);
+        self.dirty |= self.elections.handle_timeout(self.looked_at, now);
         self.dirty |= passed != self.passed;
         self.passed = passed;
         self.looked_at = now;
@@ -230,7 +283,9 @@ impl Controller {
         let proposal = self.proposal.as_ref().map(|proposal| proposal.expires);
         let pause = self.reports.poll_timeout(now);
         let stranded = self.stranded.poll_timeout(now, self.config.move_patience);
-        [self.detector.poll_timeout(), settling, proposal, pause, stranded].into_iter().flatten().min()
+        let election = self.elections.poll_timeout(now);
+        let times = [self.detector.poll_timeout(), settling, proposal, pause, stranded, election];
+        times.into_iter().flatten().min()
     }
 
     /// What the detector holds against a node: used by status pages.
@@ -251,6 +306,13 @@ impl Controller {
             })
             .collect();
         self.detector.handle_members(now, watched);
+    }
+
+    fn ask_positions(&mut self, now: Instant) {
+        let patience = self.config.position_timeout;
+        for (node, partitions) in self.elections.handle_state(now, &self.state.topology, patience) {
+            self.actions.push_back(Action::AskPositions { node, partitions });
+        }
     }
 
     fn forget_old_facts(&mut self) {
@@ -309,6 +371,7 @@ impl Controller {
             gone: self.detector.gone(now),
             settled: self.is_settled(now),
             stranded: self.stranded.given_up(now, self.config.move_patience),
+            ballots: self.elections.ballots(now),
             ..Facts::default()
         };
         self.reports.fill(now, &mut facts);
@@ -319,6 +382,16 @@ impl Controller {
         self.token_last += 1;
         let token = self.token_last;
         self.proposal = Some(Proposal { token, expires: now + self.config.proposal_timeout });
+        self.condemned.extend(deaths(&commands).map(|node| (node.clone(), token)));
         self.actions.push_back(Action::Propose { token, commands });
     }
+}
+
+/// Whom these commands declare dead.
+fn deaths(commands: &[Command]) -> impl Iterator<Item = &NodeId> {
+    let changes = commands.iter().filter_map(|command| match command {
+        Command::SetLiveness { changes } => Some(changes),
+        _ => None,
+    });
+    changes.flatten().filter(|change| change.liveness == Liveness::Dead).map(|change| &change.node)
 }

@@ -8,6 +8,7 @@ mod apply;
 mod check;
 mod command;
 mod controller;
+mod election;
 mod form;
 mod reconcile;
 mod reports;
@@ -20,7 +21,7 @@ pub use self::command::{
 };
 pub use self::controller::{Action, Controller, ControllerConfig};
 pub use self::form::{FirstTable, MemberIndex};
-pub use self::reconcile::{Declined, Facts, Limits, reconcile};
+pub use self::reconcile::{Ballot, Declined, Facts, Limits, reconcile};
 pub use self::state::ControlState;
 pub use self::voters::{VoterSet, VoterStep, next_voter_step, voters_wanted};
 

@@ -7,8 +7,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::command::{Command, InSyncProposal, LivenessChange};
+use super::election::electors;
 use super::state::ControlState;
-use crate::handoff;
+use crate::handoff::{self, Position};
 use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 use crate::limits::COMMANDS_PER_ROUND_MAX;
 use crate::placement::{Budget, MoveReason, PlacementNode, PlacementRow, PlannedMove, Standing, repair};
@@ -40,8 +41,19 @@ pub struct Facts {
     pub handovers_avoided: BTreeSet<PartitionId>,
     /// Moves that wait for a dead target, or for a leader, for too long.
     pub stranded: BTreeSet<PartitionId>,
+    /// What the candidates of leaderless partitions said of themselves.
+    pub ballots: BTreeMap<PartitionId, Ballot>,
     /// Stages that are late, and `None` where none is any more.
     pub overruns: BTreeMap<PartitionId, Option<Overrun>>,
+}
+
+/// What the candidates of a leaderless partition said of themselves, each at most once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ballot {
+    /// The epoch that ended.
+    pub epoch: Epoch,
+    /// How much those have that answered in time.
+    pub positions: BTreeMap<NodeId, Position>,
 }
 
 impl Facts {
@@ -144,20 +156,56 @@ impl Round<'_> {
         for partition in self.partitions(|record| record.leader.is_none() && !record.replicas.is_empty()) {
             let record = self.record(partition);
             let version = record.version;
-            if let Some(leader) = self.best_candidate(&record, &led) {
-                *led.entry(leader.clone()).or_default() += 1;
-                self.want(Command::Elect { partition, version, leader, by_position: false });
-            } else if let Some(leader) = self.last_resort(&record) {
-                self.want(Command::ElectUnclean { partition, version, leader });
+            match self.choose(&record, &led) {
+                Choice::Elect { leader, by_position } => {
+                    *led.entry(leader.clone()).or_default() += 1;
+                    self.want(Command::Elect { partition, version, leader, by_position });
+                }
+                Choice::LastResort(leader) => {
+                    self.want(Command::ElectUnclean { partition, version, leader });
+                }
+                Choice::Wait => {}
             }
         }
+    }
+
+    /// Who is to lead a partition that has no leader.
+    fn choose(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Choice {
+        if !electors(&self.state.topology, record).is_empty() {
+            let Some(ballot) = self.ballot(record) else { return Choice::Wait };
+            if let Some(leader) = self.furthest(record, ballot) {
+                return Choice::Elect { leader, by_position: true };
+            }
+        }
+        if let Some(leader) = self.best_candidate(record, led) {
+            return Choice::Elect { leader, by_position: false };
+        }
+        self.last_resort(record).map_or(Choice::Wait, Choice::LastResort)
+    }
+
+    fn ballot(&self, record: &Partition) -> Option<&Ballot> {
+        self.facts.ballots.get(&record.id).filter(|ballot| ballot.epoch == record.epoch)
+    }
+
+    /// Rule F2: the candidate that has the most, of those that are not damaged.
+    fn furthest(&self, record: &Partition, ballot: &Ballot) -> Option<NodeId> {
+        let fit = |(node, position): &(&NodeId, &Position)| !position.damaged && self.can_lead(record, node);
+        let candidates = ballot.positions.iter().filter(fit);
+        let furthest = candidates.max_by_key(|(node, position)| {
+            (position.last_epoch, position.log_end, core::cmp::Reverse(*node))
+        });
+        furthest.map(|(node, _)| node.clone())
     }
 
     /// The electable living replica on the node that leads least; one that stays before one that
     /// drains.
     fn best_candidate(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Option<NodeId> {
+        let damaged = |node: &NodeId| {
+            let position = self.ballot(record).and_then(|ballot| ballot.positions.get(node));
+            position.is_some_and(|position| position.damaged)
+        };
         let nodes = &self.state.topology;
-        let electable = record.in_sync.iter().filter(|node| self.can_lead(record, node));
+        let electable = record.in_sync.iter().filter(|node| self.can_lead(record, node) && !damaged(node));
         let cost = |node: &&NodeId| {
             let leaving = nodes.node(node).is_some_and(|node| node.stage == Stage::Leaving);
             (
@@ -440,6 +488,13 @@ impl Round<'_> {
         }
         led
     }
+}
+
+/// Who is to lead.
+enum Choice {
+    Elect { leader: NodeId, by_position: bool },
+    LastResort(NodeId),
+    Wait,
 }
 
 /// The nodes as placement sees them: who takes, who keeps, who gives away.

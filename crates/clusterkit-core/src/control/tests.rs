@@ -17,6 +17,7 @@ use crate::topology::{
 mod check;
 mod entry;
 mod form;
+mod hooks;
 
 /// The state, and the facts that nodes would report.
 struct World {
@@ -45,6 +46,7 @@ fn registration(number: u64, store: u64) -> Registration {
         weight: 1,
         role: RaftRole::Voter,
         holds_data: true,
+        reports_position: false,
         software: "0.1.0".to_string(),
         metadata: BTreeMap::new(),
     }

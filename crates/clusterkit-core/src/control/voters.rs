@@ -168,6 +168,7 @@ mod tests {
             weight: 1,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             liveness: Liveness::Alive,
             stage: Stage::Member,
             software: "0.1.0".to_string(),

@@ -344,6 +344,17 @@ pub struct StageStatus {
     pub progress: Option<Progress>,
 }
 
+/// How much a replica has, as its keeper says at an election.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch of the last write that it has.
+    pub last_epoch: Epoch,
+    /// How far its log reaches, or whatever grows with each write.
+    pub log_end: u64,
+    /// It found that something is missing or wrong: it should not lead.
+    pub damaged: bool,
+}
+
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {

@@ -30,7 +30,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use self::call::{
-    Action, ActivateCause, Call, Fact, Outcome, Progress, Report, SealCause, Stage, StageStatus, Token,
+    Action, ActivateCause, Call, Fact, Outcome, Position, Progress, Report, SealCause, Stage, StageStatus,
+    Token,
 };
 pub use self::config::{Config, InvalidConfig};
 use self::notes::Notes;

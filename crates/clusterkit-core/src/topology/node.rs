@@ -31,6 +31,8 @@ pub struct Node {
     pub role: RaftRole,
     /// Whether partitions are placed on it.
     pub holds_data: bool,
+    /// Whether it can say, at an election, how much its replicas have.
+    pub reports_position: bool,
     /// Whether it is heard.
     pub liveness: Liveness,
     /// Whether it stays.

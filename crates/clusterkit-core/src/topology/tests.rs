@@ -21,6 +21,7 @@ fn node(number: u64, liveness: Liveness) -> Arc<Node> {
         weight: 1,
         role: RaftRole::Voter,
         holds_data: true,
+        reports_position: false,
         liveness,
         stage: Stage::Member,
         software: "0.1.0".to_string(),

@@ -1,5 +1,6 @@
 //! `clusterkit node drain`: the one command that takes long.
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,10 @@ use crate::view::{DrainPlan, NodeStatus, Status};
 
 /// Between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
-/// How long the node that is asked may be silent before the waiting ends.
+/// How long those that are asked may be silent before the waiting ends.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Nodes that are asked beside the first one when it is silent.
+const WITNESSES_MAX: usize = 4;
 /// How long the order may take to show in the status of the node that is asked.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What shells say of a command that Ctrl-C ended.
@@ -83,7 +86,7 @@ async fn wait(drain: &Drain, client: &Client) -> Outcome {
     progress.finish()?;
     let has_left = ended?;
     let ending =
-        if has_left { "has left: its process may be stopped" } else { "stays: its drain was cancelled" };
+        if has_left { "has left: its process ends by itself" } else { "stays: its drain was cancelled" };
     match drain.remote.format.output {
         Output::Json => print_json(&json!({ "node": drain.node, "left": has_left }))?,
         Output::Table => terminal::say(&format!("{} {ending}", drain.node))?,
@@ -93,9 +96,9 @@ async fn wait(drain: &Drain, client: &Client) -> Outcome {
 
 /// Whether the node has left in the end, or stays because somebody cancelled.
 async fn until_left(drain: &Drain, client: &Client, progress: &mut Progress) -> Result<bool, Failure> {
-    let mut departure = Departure { ordered: Instant::now(), heard: Instant::now(), copies_first: None };
+    let mut departure = Departure::begin(client.clone());
     loop {
-        if let Some(status) = departure.look(drain, client).await? {
+        if let Some(status) = departure.look(drain).await? {
             match departure.judge(Standing::of(&status, &drain.node)) {
                 Judgement::Over { has_left } => return Ok(has_left),
                 Judgement::UnderWay { copies, all, leads } if drain.remote.format.output == Output::Table => {
@@ -110,8 +113,11 @@ async fn until_left(drain: &Drain, client: &Client, progress: &mut Progress) -> 
 
 /// A drain that is watched.
 struct Departure {
+    /// Who is asked: the first of these, and the next one when that is silent. The node that leaves
+    /// ends when it has left, so that another one must say that it has.
+    witnesses: VecDeque<Client>,
     ordered: Instant,
-    /// When the node that is asked answered last.
+    /// When one of them answered last.
     heard: Instant,
     /// The copies that the leaving node had when it was first seen to leave.
     copies_first: Option<u32>,
@@ -126,16 +132,34 @@ enum Judgement {
 }
 
 impl Departure {
-    /// The status, or nothing while the node that is asked may come back.
-    async fn look(&mut self, drain: &Drain, client: &Client) -> Result<Option<Status>, Failure> {
-        match look(client).await {
+    fn begin(client: Client) -> Self {
+        let now = Instant::now();
+        Self { witnesses: VecDeque::from([client]), ordered: now, heard: now, copies_first: None }
+    }
+
+    /// The status, or nothing while another node is to be asked or the same one may come back.
+    async fn look(&mut self, drain: &Drain) -> Result<Option<Status>, Failure> {
+        match look(&self.witnesses[0]).await {
             Ok(answer) => {
+                let status: Status = read(&drain.remote, answer)?;
                 self.heard = Instant::now();
-                Ok(Some(read(&drain.remote, answer)?))
+                self.note_witnesses(&status, &drain.node);
+                Ok(Some(status))
             }
-            Err(error) if error.is_unreachable() && self.heard.elapsed() < SILENCE_MAX => Ok(None),
+            Err(error) if error.is_unreachable() && self.heard.elapsed() < SILENCE_MAX => {
+                self.witnesses.rotate_left(1);
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whoever is alive, and is neither asked already nor leaves, can be asked next.
+    fn note_witnesses(&mut self, status: &Status, leaving: &str) {
+        let able = |row: &&NodeStatus| row.status == "alive" && row.id != leaving && row.id != status.node;
+        let clients = status.nodes.iter().filter(able).filter_map(|row| Client::new(&row.public_addr).ok());
+        self.witnesses.truncate(1);
+        self.witnesses.extend(clients.take(WITNESSES_MAX));
     }
 
     fn judge(&mut self, standing: Standing) -> Judgement {
@@ -200,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_node_stays_only_after_it_was_seen_to_leave() {
-        let mut departure = Departure { ordered: Instant::now(), heard: Instant::now(), copies_first: None };
+        let mut departure = Departure::begin(Client::new("127.0.0.1:1").expect("a URL"));
         assert_eq!(departure.judge(Standing::Stays), Judgement::NotSeenYet);
         let leaving = |copies| Standing::Leaving { copies, leads: 1 };
         assert_eq!(departure.judge(leaving(9)), Judgement::UnderWay { copies: 9, all: 9, leads: 1 });

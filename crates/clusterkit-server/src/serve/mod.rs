@@ -21,7 +21,7 @@ use crate::failure::Failure;
 /// Streams of gRPC end only with the node.
 const REQUESTS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Runs a node until it is told to stop, or fails.
+/// Runs a node until it is told to stop, has left its cluster, or fails.
 pub(crate) fn run(options: Serve) -> Result<(), Failure> {
     let lookup = |name: &str| std::env::var(name).ok();
     let config = config::resolve(options.settings, options.config.as_deref(), lookup)?;
@@ -47,18 +47,30 @@ async fn serve(config: &Config, parent_pipe: bool) -> Result<(), Failure> {
     started.announce()?;
     let mut ports = PublicPorts::open(&node, listeners);
     let reason = tokio::select! {
-        outcome = take_part(&started, begun) => return outcome,
+        outcome = take_part(&started, begun) => return depart(outcome, &started, ports).await,
         reason = wishes.first() => reason,
         () = ports.one_ended() => return Err(Failure::PublicPortEnded),
     };
     stop(&node, ports, reason, config.grace, &mut wishes).await
 }
 
-/// Becomes part of the cluster, and stays until the node breaks.
+/// Becomes part of the cluster, and stays until the node breaks, or has left.
 async fn take_part(started: &Started<'_>, begun: Instant) -> Result<(), Failure> {
     started.node.ready().await?;
     started.ready(begun.elapsed())?;
     started.node.stopped().await.map_err(Failure::NodeFailed)
+}
+
+/// The node ended by itself: it broke, or it was drained and has left. Then whoever watched that sees
+/// the end of it.
+async fn depart(
+    outcome: Result<(), Failure>,
+    started: &Started<'_>,
+    mut ports: PublicPorts,
+) -> Result<(), Failure> {
+    outcome?;
+    ports.drain().await;
+    Ok(started.left()?)
 }
 
 async fn listen(option: &'static str, addr: &str) -> Result<(TcpListener, String), Failure> {

@@ -59,6 +59,14 @@ impl Started<'_> {
         }
     }
 
+    /// Says that the node was drained and has ended. The node has told programs already.
+    pub(super) fn left(&self) -> io::Result<()> {
+        match self.format {
+            LogFormat::Text => terminal::say("this node has left the cluster"),
+            LogFormat::Json => Ok(()),
+        }
+    }
+
     fn block(&self) -> String {
         let (config, node) = (self.config, self.node);
         let mut block = format!("clusterkit {} {}\n", env!("CARGO_PKG_VERSION"), node.node_id());

@@ -59,7 +59,7 @@ fn a_killed_node_costs_copies_and_comes_back_as_itself() {
 fn commands_show_a_cluster_and_take_a_node_out() {
     let home = tempfile::tempdir().expect("a directory");
     let plans = plans(&home, 4, &["--partitions", "8", "--metadata", "rack=r1"]);
-    let _nodes = formed(&plans);
+    let mut nodes = formed(&plans);
     let ask = |args: &[&str]| {
         let finished = plans[1].ask(args);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{args:?}: {finished:?}");
@@ -82,12 +82,29 @@ fn commands_show_a_cluster_and_take_a_node_out() {
     plans[1].ask(&["node", "remove", "node-3", "--force"]).assert_refused(2, "--yes");
 
     let drained = ask(&["node", "drain", "node-3"]);
-    assert!(drained.ends_with("node-3 has left: its process may be stopped\n"), "{drained}");
+    assert!(drained.ends_with("node-3 has left: its process ends by itself\n"), "{drained}");
+    assert_eq!(nodes[2].wait().code(), Some(0), "{}", nodes[2].stderr());
+    assert!(nodes[2].stdout().contains("this node has left the cluster"), "{}", nodes[2].stdout());
+    assert_eq!(nodes[2].stderr(), "");
     let left = plans[1].ask(&["node", "show", "node-3", "-o", "json"]).json();
     assert_eq!(left["status"], "left");
     assert!(ask(&["events"]).contains("node_left           node-3\n"));
     assert_eq!(ask(&["node", "remove", "node-3"]), "node-3 is removed\n");
     plans[1].ask(&["node", "show", "node-3"]).assert_refused(1, "no node is called \"node-3\"");
+}
+
+#[test]
+fn a_node_that_is_asked_to_drain_itself_leaves_and_ends() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plans = plans(&home, 4, &["--partitions", "8", "--log-format", "text"]);
+    let mut nodes = formed(&plans);
+    let drained = plans[0].ask(&["node", "drain", "node-1"]);
+    assert_eq!((drained.code, drained.stderr.as_str()), (Some(0), ""), "{drained:?}");
+    assert!(drained.stdout.ends_with("node-1 has left: its process ends by itself\n"), "{drained:?}");
+    assert_eq!(nodes[0].wait().code(), Some(0), "{}", nodes[0].stderr());
+    assert!(nodes[0].stdout().ends_with("\nthis node has left the cluster\n"), "{}", nodes[0].stdout());
+    assert_eq!(nodes[0].stderr(), "");
+    assert_eq!(plans[1].ask(&["node", "show", "node-1", "-o", "json"]).json()["status"], "left");
 }
 
 #[test]

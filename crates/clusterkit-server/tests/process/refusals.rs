@@ -103,6 +103,54 @@ fn a_data_directory_belongs_to_one_node_of_one_process() {
     assert_eq!(files(&plan.dir), before);
 }
 
+#[test]
+fn a_data_directory_that_cannot_be_used_is_named_with_its_cause() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plan = Plan::new(home.path(), "node-1", &["--bootstrap"]);
+    let check = |part: &str| {
+        let before = files(home.path());
+        let part = part.replace("DIR", &plan.dir.display().to_string());
+        finish(plan.command()).assert_refused(1, &part);
+        assert_eq!(files(home.path()), before);
+    };
+    fs::write(&plan.dir, "a file").expect("written");
+    check("cannot use the data directory DIR: cannot create the directory DIR: File exists");
+    fs::remove_file(&plan.dir).expect("removed");
+    fs::create_dir_all(plan.dir.join("identity")).expect("made");
+    fs::write(plan.dir.join("lock"), "").expect("written");
+    check("cannot use the data directory DIR: cannot read DIR/identity: Is a directory");
+    fs::remove_dir(plan.dir.join("identity")).expect("removed");
+    fs::write(plan.dir.join("identity"), "what an editor left").expect("written");
+    check("DIR/identity is damaged: ");
+}
+
+#[test]
+fn a_node_that_lost_a_part_of_its_data_directory_says_which() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plan = Plan::new(home.path(), "node-1", &["--bootstrap", "--replication-factor", "1"]);
+    let mut node = plan.start();
+    plan.wait_until("healthy");
+    assert_eq!(node.terminate().code(), Some(0));
+    let (raft, aside) = (plan.dir.join("raft"), home.path().join("aside"));
+    let check = |part: &str| {
+        let before = files(&plan.dir);
+        let part = part.replace("DIR", &plan.dir.display().to_string());
+        finish(plan.command()).assert_refused(1, &part);
+        assert_eq!(files(&plan.dir), before);
+    };
+    fs::rename(&raft, &aside).expect("moved");
+    check("the control-plane log in DIR/raft is gone; start with an empty --data-dir");
+    fs::rename(&aside, &raft).expect("moved");
+    fs::rename(raft.join("vote"), &aside).expect("moved");
+    check("DIR/raft/vote is gone, and the control-plane log in DIR/raft cannot be used without it");
+    fs::rename(&aside, raft.join("vote")).expect("moved");
+    fs::rename(plan.dir.join("identity"), &aside).expect("moved");
+    check("DIR/identity is gone, and the control-plane log in DIR/raft cannot be used without it");
+    fs::rename(&aside, plan.dir.join("identity")).expect("moved");
+    let _node = plan.start();
+    plan.wait_until("healthy");
+}
+
 /// Answers every request with a page.
 fn web_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

@@ -38,7 +38,11 @@ use std::time::Duration;
 pub(crate) use self::adapters::Observer;
 pub use self::adapters::{OnPartitionChange, SixHooks};
 pub use self::context::{Activate, CatchUp, Context, Prepare, Release, Seal};
-pub use clusterkit_core::handoff::{ActivateCause, Config as HookConfig, SealCause, Stage, StageStatus};
+pub use clusterkit_core::handoff::{
+    ActivateCause, Config as HookConfig, Position, SealCause, Stage, StageStatus,
+};
+
+use clusterkit_core::id::PartitionId;
 
 use crate::net::BoxFuture;
 
@@ -122,6 +126,25 @@ pub trait PartitionHandler: Send + Sync + 'static {
             Ok(())
         }
     }
+
+    /// Whether [`position`](Self::position) says anything: an election then waits for it. Asked once,
+    /// when the node starts.
+    fn reports_position(&self) -> bool {
+        false
+    }
+
+    /// How much the replica has, asked at an election of all that could lead: the one with the most is
+    /// elected, and one that is damaged is passed over. Answer at once, from what is in memory; it is
+    /// not waited for for long. May be asked before `prepare`.
+    ///
+    /// Without it a leader is elected by what the record says is in sync, and the event of the election
+    /// says so: writes that were acknowledged before all in-sync replicas had them may be missing.
+    fn position(&self, partition: PartitionId) -> impl Future<Output = Option<Position>> + Send {
+        async move {
+            let _ = partition;
+            None
+        }
+    }
 }
 
 /// Why a stage is not done.
@@ -162,6 +185,8 @@ pub(crate) trait AnyHandler: Send + Sync {
     fn seal(&self, stage: Seal) -> BoxFuture<'_, StageResult>;
     fn activate(&self, stage: Activate) -> BoxFuture<'_, StageResult>;
     fn release(&self, stage: Release) -> BoxFuture<'_, StageResult>;
+    fn reports_position(&self) -> bool;
+    fn position(&self, partition: PartitionId) -> BoxFuture<'_, Option<Position>>;
 }
 
 impl<H: PartitionHandler> AnyHandler for H {
@@ -183,6 +208,14 @@ impl<H: PartitionHandler> AnyHandler for H {
 
     fn release(&self, stage: Release) -> BoxFuture<'_, StageResult> {
         Box::pin(PartitionHandler::release(self, stage))
+    }
+
+    fn reports_position(&self) -> bool {
+        PartitionHandler::reports_position(self)
+    }
+
+    fn position(&self, partition: PartitionId) -> BoxFuture<'_, Option<Position>> {
+        Box::pin(PartitionHandler::position(self, partition))
     }
 }
 

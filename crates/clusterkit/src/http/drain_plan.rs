@@ -95,6 +95,7 @@ mod tests {
             weight: 1,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             software: "test".to_owned(),
             metadata: BTreeMap::new(),
         }

@@ -121,6 +121,7 @@ mod tests {
             weight: 1,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             liveness,
             stage: Stage::Member,
             software: String::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clusterkit_core::handoff::Report;
 use clusterkit_core::id::TopologyVersion;
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::Topology;
+use clusterkit_core::topology::{Node, Topology};
 use clusterkit_wire::hello::Class;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -16,8 +16,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::controller::ControllerInput;
 use super::message::{self, Heartbeat, HeartbeatAnswer, Standing, kind};
-use super::shared::Shared;
+use super::service;
+use super::shared::{Shared, StopReason};
 use super::stages::{StageInput, StageRunner};
+use crate::transport::Target;
 
 /// Reports of one message.
 pub(super) const REPORTS_MAX: usize = 512;
@@ -34,7 +36,7 @@ const INPUTS_PER_STEP: usize = 128;
 /// Runs until the node stops.
 pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inbox: mpsc::Receiver<StageInput>) {
     let stop = shared.stop.clone();
-    let mut agent = Agent { shared, runner, sent: Vec::new(), pending: BTreeMap::new() };
+    let mut agent = Agent { shared, runner, sent: Vec::new(), pending: BTreeMap::new(), beats: 0 };
     tokio::select! {
         () = agent.run(inbox) => {}
         () = stop.cancelled() => {}
@@ -49,6 +51,7 @@ struct Agent {
     sent: Vec<Report>,
     /// Support that counts once the topology is as new as the answer that gave it.
     pending: BTreeMap<TopologyVersion, Instant>,
+    beats: usize,
 }
 
 impl Agent {
@@ -85,6 +88,7 @@ impl Agent {
                 () = timeout => self.runner.handle_timeout(),
             }
             self.report();
+            look_at_myself(&self.shared);
         }
     }
 
@@ -108,10 +112,7 @@ impl Agent {
         match self.runner.handle(input) {
             Ok(()) => true,
             Err(error) => {
-                tracing::error!(target: "clusterkit::storage", %error, "the list of replicas cannot be written");
-                self.shared
-                    .unwanted
-                    .send_replace(Some("the list of replicas cannot be written; the log says why"));
+                self.shared.unwanted.send_replace(Some(StopReason::Failed(error.into())));
                 false
             }
         }
@@ -145,7 +146,8 @@ impl Agent {
             return;
         }
         self.support_myself();
-        say_alive(&self.shared);
+        say_alive(&self.shared, self.beats);
+        self.beats = self.beats.wrapping_add(1);
     }
 
     /// The controller is supported by the majority that answered it.
@@ -174,8 +176,8 @@ fn heartbeat(shared: &Shared) -> Heartbeat {
 }
 
 /// The controller itself is watched by nobody but the others' elections.
-fn say_alive(shared: &Arc<Shared>) {
-    let Some(Some(target)) = shared.controller() else { return };
+fn say_alive(shared: &Arc<Shared>, beats: usize) {
+    let Some(target) = hearer(shared, beats) else { return };
     let body = message::encode(&heartbeat(shared));
     let timeout = shared.settings.controller.detector.dead_after;
     let shared = Arc::clone(shared);
@@ -195,6 +197,17 @@ fn say_alive(shared: &Arc<Shared>) {
     });
 }
 
+/// Waits until user code has released what it held, as far as that goes in time: what is not is called
+/// again when the node starts next.
+pub(super) async fn release(shared: &Shared) {
+    let mut stages = shared.stages.subscribe();
+    let released = stages.wait_for(|view| view.is_released);
+    let patience = shared.settings.hooks.release_deadline;
+    if tokio::time::timeout(patience, released).await.is_err() {
+        tracing::warn!(target: "clusterkit::hooks", "leaving although not everything is released");
+    }
+}
+
 /// Ends every lease of this node and seals what it leads, as far as that goes in time.
 pub(super) async fn seal(shared: &Shared) {
     let (sealed, done) = oneshot::channel();
@@ -206,6 +219,29 @@ pub(super) async fn seal(shared: &Shared) {
         tracing::warn!(target: "clusterkit::hooks", "stopping although not everything that this node leads is sealed");
     }
 }
+/// Whom to tell that this node lives: the controller, `None` when that is this node. A node that is
+/// cut out of the group is not told who leads it next, so without an answer each other member is
+/// asked in turn.
+fn hearer(shared: &Shared, beats: usize) -> Option<Target> {
+    let known = shared.controller();
+    if let Some(target) = known.clone().filter(|_| beats.is_multiple_of(2) || shared.has_controller()) {
+        return target;
+    }
+    let topology = shared.topology();
+    let others: Vec<_> = topology.nodes.values().filter(|node| node.id != shared.node).collect();
+    let other = others.get(beats / 2 % others.len().max(1));
+    let target = |node: &&Arc<Node>| Target { addr: node.node_addr.clone(), node: Some(node.id.clone()) };
+    other.map(target).or(known.flatten())
+}
+
+/// A node that its own topology says has left need not wait to be told.
+fn look_at_myself(shared: &Shared) {
+    let standing = shared.raft.get().map(|raft| service::standing(&raft.view(), &heartbeat(shared)));
+    if standing == Some(Standing::Left) {
+        shared.note_standing(Standing::Left);
+    }
+}
+
 /// Tells the controller that this node stops, and waits a moment for others to lead what it led.
 pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
     let mut topology = shared.topology.subscribe();

@@ -3,7 +3,7 @@
 //! Core's [`Forming`] decides; here its greetings are sent, its vote is written down, and its
 //! verdict is carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::identity::{DataDir, Membership};
 use super::message::{self, Join, JoinAnswer, JoinRefusal, kind};
 use super::shared::Shared;
-use crate::error::StartError;
+use crate::error::{FormingProblem, StartError};
 use crate::transport::{self, CallError, Target};
 
 /// How long one greeting may take.
@@ -90,7 +90,7 @@ struct Search<'a> {
     forming: Forming,
     answers: mpsc::Sender<Answer>,
     /// What each address last answered that was not good.
-    problems: BTreeMap<String, String>,
+    problems: BTreeMap<String, FormingProblem>,
     joining: bool,
     clash_since: Option<Instant>,
     found: Option<Membership>,
@@ -187,7 +187,8 @@ impl Search<'_> {
                 self.take_join(Some(JoinAnswer::Refused(refusal)))?;
             }
             Answer::Greeting { addr, outcome: Err(GreetError::Unreachable(reason)) } => {
-                self.problems.insert(addr.clone(), unreachable_text(&reason));
+                let problem = FormingProblem::Unreachable { addr: addr.clone(), reason: reason.clone() };
+                self.problems.insert(addr.clone(), problem);
                 self.forming.handle_unreachable(self.shared.now(), &addr, reason);
             }
             Answer::Join { answer } => {
@@ -222,18 +223,14 @@ impl Search<'_> {
 
     fn report(&mut self, problem: &Problem) {
         tracing::warn!(target: "clusterkit::membership", %problem, "not forming yet");
-        self.problems.insert(String::new(), problem.to_string());
+        self.problems.insert(String::new(), problem.clone().into());
     }
 
     fn no_cluster(&self) -> StartError {
         let seconds = self.shared.settings.join_timeout.as_secs();
-        let line = |(addr, problem): (&String, &String)| match addr.as_str() {
-            "" => problem.clone(),
-            addr => format!("{addr}: {problem}"),
-        };
-        let problems: BTreeSet<_> = self.problems.iter().map(line).collect();
-        let problems = problems.into_iter().collect::<Vec<_>>().join("; ");
-        let problems = if problems.is_empty() { "waiting for more nodes".to_owned() } else { problems };
+        let mut problems: Vec<_> = self.problems.values().cloned().collect();
+        // What each address answered comes first, and what core makes of all of them last.
+        problems.rotate_left(usize::from(self.problems.contains_key("")));
         StartError::NoCluster { seconds, problems }
     }
 }
@@ -304,16 +301,4 @@ fn greet_error(error: &CallError) -> GreetError {
         _ => Unreachable::TimedOut,
     };
     GreetError::Unreachable(reason)
-}
-
-fn unreachable_text(reason: &Unreachable) -> String {
-    match reason {
-        Unreachable::Refused => "nothing listens there".to_owned(),
-        Unreachable::TimedOut => "no answer".to_owned(),
-        Unreachable::NotClusterKit => {
-            "what answers there is no ClusterKit node; a seed is a node's address, as in 10.0.0.1:7000"
-                .to_owned()
-        }
-        Unreachable::OtherCluster { name } => format!("it belongs to another cluster, {name:?}"),
-    }
 }

@@ -8,18 +8,20 @@ use std::time::Duration;
 use clusterkit_core::control::{
     Action, Applied, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
 };
-use clusterkit_core::handoff::Report;
-use clusterkit_core::id::{Incarnation, NodeId, StoreId};
+use clusterkit_core::handoff::{Position, Report};
+use clusterkit_core::id::{Incarnation, NodeId, PartitionId, StoreId, TopologyVersion};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Stage, Topology};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Stage, Topology};
+use clusterkit_wire::hello::Class;
 use tokio::sync::{mpsc, oneshot};
 
+use super::admission;
 use super::identity::Membership;
-use super::message::{Join, JoinAnswer, JoinRefusal, ProposeAnswer, Wish};
+use super::message::{self, Join, JoinAnswer, ProposeAnswer, Wish, kind};
 use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
 use crate::coordinator::raft::{ELECTION_TIMEOUT_MAX, Leadership, ProposeError, RaftGroup};
-use crate::transport;
+use crate::transport::{self, Target};
 
 /// Messages that may wait for the controller. More are dropped and sent again by their senders.
 pub(super) const INBOX_MAX: usize = 8_192;
@@ -35,7 +37,7 @@ const RESULTS_MAX: usize = 1_024;
 /// What reaches the controller.
 #[derive(Debug)]
 pub(crate) enum ControllerInput {
-    Heartbeat { node: NodeId, incarnation: Incarnation },
+    Heartbeat { node: NodeId, incarnation: Incarnation, reply: oneshot::Sender<Support> },
     Stopping { node: NodeId, incarnation: Incarnation },
     Reports(Vec<Report>),
     ConnectionLost { node: NodeId },
@@ -43,8 +45,18 @@ pub(crate) enum ControllerInput {
     Propose { wish: Wish, reply: oneshot::Sender<ProposeAnswer> },
 }
 
+/// What a heartbeat is answered with by the controller itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Support {
+    /// For how long nobody else is given what the node leads.
+    pub(crate) given: Option<Duration>,
+    /// As of this version of the topology.
+    pub(crate) version: TopologyVersion,
+}
+
 /// What comes back from the work that the controller started.
 enum Done {
+    Positions { node: NodeId, asked: Vec<PartitionId>, positions: BTreeMap<PartitionId, Position> },
     Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
     Proposal { token: u64, written: bool },
     VoterStep,
@@ -168,18 +180,22 @@ impl<'a> Reign<'a> {
     }
 
     fn take_founder(&mut self, input: ControllerInput) {
-        if let ControllerInput::Join { join, reply } = input {
-            let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
-            if founder && join.registration.check().is_ok() {
-                self.founders.insert(join.registration.store, join.registration);
-            }
-            drop(reply.send(JoinAnswer::TryAgain));
-        } else {
+        let ControllerInput::Join { join, reply } = input else {
             refuse(input);
+            return;
+        };
+        let answer = match admission::refusal(&self.cluster_to_be(), &join) {
+            Some(refusal) => JoinAnswer::Refused(refusal),
+            None => JoinAnswer::TryAgain,
+        };
+        let founder = self.membership.founders.iter().any(|one| one.store == join.registration.store);
+        if founder && answer == JoinAnswer::TryAgain {
+            self.founders.insert(join.registration.store, join.registration);
         }
+        drop(reply.send(answer));
     }
 
-    async fn write_first_entry(&self) -> bool {
+    fn cluster_to_be(&self) -> Cluster {
         let settings = &self.shared.settings;
         let defaults = ClusterConfig::default();
         let config = ClusterConfig {
@@ -189,9 +205,13 @@ impl<'a> Reign<'a> {
             strategy: settings.strategy.unwrap_or(defaults.strategy),
         };
         let (id, name) = (self.membership.cluster, self.membership.cluster_name.clone());
-        let cluster = Cluster { id, name, config };
+        Cluster { id, name, config }
+    }
+
+    async fn write_first_entry(&self) -> bool {
+        let cluster = self.cluster_to_be();
         let members: Vec<_> = self.founders.values().cloned().collect();
-        tracing::info!(target: "clusterkit::controller", cluster = %id, nodes = members.len(), "the cluster forms");
+        tracing::info!(target: "clusterkit::controller", cluster = %cluster.id, nodes = members.len(), "the cluster forms");
         let command = match Command::form_cluster(cluster, members) {
             Ok(command) => command,
             Err(reason) => {
@@ -281,8 +301,10 @@ impl<'a> Reign<'a> {
     fn take(&self, controller: &mut Controller, input: ControllerInput) {
         let now = self.shared.now();
         match input {
-            ControllerInput::Heartbeat { node, incarnation } => {
+            ControllerInput::Heartbeat { node, incarnation, reply } => {
                 controller.handle_heartbeat(now, &node, incarnation);
+                // Whoever asked may have given up.
+                reply.send(self.support(controller, &node, incarnation)).ok();
             }
             ControllerInput::Stopping { node, incarnation } => {
                 controller.handle_stopped(now, &node, incarnation);
@@ -298,9 +320,19 @@ impl<'a> Reign<'a> {
         }
     }
 
+    /// Said only here, between what was decided before the heartbeat and what is decided after it: a
+    /// node that is just being declared dead is not told that it may go on.
+    fn support(&self, controller: &Controller, node: &NodeId, incarnation: Incarnation) -> Support {
+        let given = self.shared.support_given().filter(|_| controller.supports(node, incarnation));
+        Support { given, version: controller.version() }
+    }
+
     fn take_done(&mut self, controller: &mut Controller, done: Done) {
         let now = self.shared.now();
         match done {
+            Done::Positions { node, asked, positions } => {
+                controller.handle_positions(now, &node, &asked, &positions);
+            }
             Done::Probe { node, token, outcome } => controller.handle_probe(now, &node, token, outcome),
             // The state published by now has the entry in it: an entry is answered after it is applied.
             Done::Proposal { token, written: true } => {
@@ -313,6 +345,7 @@ impl<'a> Reign<'a> {
 
     fn act(&self, action: Action) {
         match action {
+            Action::AskPositions { node, partitions } => self.ask_positions(node, partitions),
             Action::Probe { node, token } => self.probe(node, token),
             Action::Propose { token, commands } => self.propose(token, commands),
         }
@@ -328,6 +361,25 @@ impl<'a> Reign<'a> {
                 None => ProbeOutcome::TimedOut,
             };
             drop(results.send(Done::Probe { node, token, outcome }).await);
+        });
+    }
+
+    /// Asks a node how much its replicas have. One that does not answer in time is not waited for.
+    fn ask_positions(&self, node: NodeId, partitions: Vec<PartitionId>) {
+        let (shared, results) = (Arc::clone(self.shared), self.results.clone());
+        let view = self.raft.view();
+        let addr = view.state.topology.node(&node).map(|record| record.node_addr.clone());
+        self.shared.tracker.spawn(async move {
+            for asked in partitions.chunks(super::agent::REPORTS_MAX) {
+                let positions = match &addr {
+                    _ if node == shared.node => Some(shared.positions(asked).await),
+                    Some(addr) => positions(&shared, &node, addr, asked).await,
+                    None => None,
+                };
+                let Some(positions) = positions else { return };
+                let done = Done::Positions { node: node.clone(), asked: asked.to_vec(), positions };
+                drop(results.send(done).await);
+            }
         });
     }
 
@@ -358,7 +410,7 @@ impl<'a> Reign<'a> {
     fn admit(&self, join: Join, reply: oneshot::Sender<JoinAnswer>) {
         let (shared, raft) = (Arc::clone(self.shared), self.raft.clone());
         self.shared.tracker.spawn(async move {
-            let answer = admit(&shared, &raft, join).await;
+            let answer = admission::admit(&shared, &raft, join).await;
             drop(reply.send(answer));
         });
     }
@@ -469,7 +521,19 @@ async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
     }
 }
 
-async fn timed_propose(
+async fn positions(
+    shared: &Shared,
+    node: &NodeId,
+    addr: &str,
+    asked: &[PartitionId],
+) -> Option<BTreeMap<PartitionId, Position>> {
+    let target = Target { addr: addr.to_owned(), node: Some(node.clone()) };
+    let (body, timeout) = (message::encode(&asked), shared.settings.controller.position_timeout);
+    let answer = shared.transport().call(&target, Class::Control, kind::POSITIONS, body, timeout).await;
+    message::decode(&answer.ok()?).ok()
+}
+
+pub(super) async fn timed_propose(
     shared: &Shared,
     raft: &RaftGroup,
     commands: &[Command],
@@ -501,63 +565,120 @@ fn log_proposal(commands: &[Command], outcome: &Result<Vec<Result<Applied, Rejec
     }
 }
 
-/// Lets a node in, or says why not.
-async fn admit(shared: &Shared, raft: &RaftGroup, join: Join) -> JoinAnswer {
-    let topology = Arc::new(raft.view().state.topology.clone());
-    let Some(cluster) = topology.cluster.clone() else { return JoinAnswer::TryAgain };
-    // Before anything is written: a registration beyond the limits must not reach the log.
-    if let Err(reason) = join.registration.check() {
-        return JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::join_request;
+    use super::super::message::JoinRefusal;
+    use super::*;
+    use crate::handle::ClusterKit;
+    use crate::testing::{Cluster, PATIENCE};
+
+    /// Asks the controller as another node would.
+    async fn ask(controller: &ClusterKit, join: Join) -> JoinAnswer {
+        let (reply, answer) = oneshot::channel();
+        let input = ControllerInput::Join { join: Box::new(join), reply };
+        controller.shared().controller_inbox.try_send(input).unwrap();
+        tokio::time::timeout(CONTROLLER_TIMEOUT, answer).await.unwrap().unwrap()
     }
-    if let Some(refusal) = mismatch(&cluster, &join) {
-        return JoinAnswer::Refused(refusal);
+
+    fn is_formed(node: &ClusterKit) -> bool {
+        node.shared().raft.get().is_some_and(|raft| raft.view().state.topology.cluster.is_some())
     }
-    let replace = match earlier_store(shared, &topology, &join.registration).await {
-        Ok(replace) => replace,
-        Err(refusal) => return JoinAnswer::Refused(refusal),
-    };
-    let command = Command::RegisterNode { registration: join.registration, replace };
-    match timed_propose(shared, raft, &[command]).await.map(|mut outcomes| outcomes.pop()) {
-        Ok(Some(Ok(Applied::Registered { incarnation }))) => {
-            JoinAnswer::Joined { cluster: cluster.as_ref().clone(), incarnation }
+
+    /// Looks every millisecond until `found` finds something.
+    async fn soon<T>(mut found: impl FnMut() -> Option<T>) -> T {
+        let looking = async {
+            loop {
+                match found() {
+                    Some(found) => break found,
+                    None => tokio::time::sleep(Duration::from_millis(1)).await, // tidy: the clock is paused
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await.expect("it takes far less")
+    }
+
+    /// The controller of three founders, of which the third died after the vote: it waits for that one
+    /// to register.
+    async fn waiting_for_the_third() -> (Cluster, ClusterKit) {
+        let mut cluster = Cluster::new();
+        for (from, to) in [(1, 2), (1, 3), (2, 3)].into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+            let latency = Duration::from_millis(5);
+            cluster.net().delay(&format!("node-{from}"), &format!("node-{to}"), latency);
         }
-        Ok(Some(Err(Rejected::NotFormed))) => JoinAnswer::TryAgain,
-        Ok(Some(Err(rejected))) => JoinAnswer::Refused(JoinRefusal::Rejected(rejected)),
-        Ok(_) | Err(_) => JoinAnswer::TryAgain,
+        cluster.launch(1..=3, |builder| builder.expect(3)).await;
+        let voted = |number: u32| cluster.node(number).shared().identity.borrow().cluster.is_some();
+        soon(|| (1..=3).all(voted).then_some(())).await;
+        cluster.net().kill("node-3");
+        let leads = |number: &u32| {
+            cluster.node(*number).shared().raft.get().is_some_and(|raft| raft.leadership().is_me)
+        };
+        let controller = soon(|| [1, 2].into_iter().find(leads)).await;
+        let controller = cluster.node(controller).clone();
+        // The two that hear each other have registered.
+        tokio::time::sleep(Duration::from_secs(1)).await; // tidy: the clock is paused
+        assert!(!is_formed(&controller));
+        (cluster, controller)
     }
-}
 
-fn mismatch(cluster: &Cluster, join: &Join) -> Option<JoinRefusal> {
-    if cluster.name != join.cluster_name {
-        let (found, wanted) = (cluster.name.clone(), join.cluster_name.clone());
-        return Some(JoinRefusal::OtherName { found, wanted });
+    #[tokio::test(start_paused = true)]
+    async fn a_founder_that_will_never_do_is_told_so_before_the_cluster_forms() {
+        let (cluster, controller) = waiting_for_the_third().await;
+        let third = join_request(cluster.node(3).shared());
+        let metadata = (0..65).map(|number| (number.to_string(), String::new())).collect();
+        let invalid = Registration { metadata, ..third.registration.clone() };
+        let reason = clusterkit_core::control::InvalidReason::Metadata;
+        let refused = JoinAnswer::Refused(JoinRefusal::Rejected(Rejected::Invalid { reason }));
+        assert_eq!(ask(&controller, Join { registration: invalid, ..third.clone() }).await, refused);
+        let (found, wanted) = (third.cluster_name.clone(), "other".to_owned());
+        let refused = JoinAnswer::Refused(JoinRefusal::OtherName { found, wanted: wanted.clone() });
+        assert_eq!(ask(&controller, Join { cluster_name: wanted, ..third.clone() }).await, refused);
+        let refused = JoinAnswer::Refused(JoinRefusal::OtherPartitionCount { found: 64, wanted: 32 });
+        assert_eq!(ask(&controller, Join { partition_count: Some(32), ..third.clone() }).await, refused);
+        let stranger = Registration { store: StoreId(7), ..third.registration.clone() };
+        let answer = ask(&controller, Join { registration: stranger, ..third.clone() }).await;
+        assert_eq!(answer, JoinAnswer::TryAgain);
+        assert!(!is_formed(&controller));
+        assert_eq!(ask(&controller, third).await, JoinAnswer::TryAgain);
+        cluster.until(1, "formed of three", |topology| topology.nodes.len() == 3).await;
     }
-    let found = cluster.config.partition_count;
-    let wanted = join.partition_count.filter(|wanted| *wanted != found)?;
-    Some(JoinRefusal::OtherPartitionCount { found, wanted })
-}
 
-/// Another store under the same name: the same machine with a new disk, or a second one that was
-/// given the same name. Whoever answers at the old address decides it.
-async fn earlier_store(
-    shared: &Shared,
-    topology: &Topology,
-    registration: &Registration,
-) -> Result<bool, JoinRefusal> {
-    let Some(known) = topology.node(&registration.node) else { return Ok(false) };
-    let gone = known.liveness == Liveness::Dead || known.stage == Stage::Left;
-    if known.store == registration.store || gone {
-        return Ok(false);
+    /// The third comes back, and all of them become members of one cluster.
+    async fn forms_of_three(cluster: &mut Cluster) {
+        cluster.kill(3).await;
+        cluster.launch([3], |builder| builder).await;
+        for number in 1..=3 {
+            let ready = tokio::time::timeout(PATIENCE, cluster.ready(number)).await;
+            ready.expect("it takes far less").unwrap();
+            cluster.until(number, "formed of three", |topology| topology.nodes.len() == 3).await;
+        }
     }
-    let in_use = || {
-        let (node, node_addr) = (known.id.clone(), known.node_addr.clone());
-        Err(JoinRefusal::Rejected(Rejected::NodeIdInUse { node, node_addr }))
-    };
-    if known.store == shared.store {
-        return in_use();
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_entry_that_is_refused_is_not_taken_for_a_cluster() {
+        let (mut cluster, controller) = waiting_for_the_third().await;
+        let raft = controller.shared().raft.get().unwrap().clone();
+        // The third founder's store under the name of the first: no cluster has two nodes of one name.
+        let forged = join_request(cluster.node(3).shared());
+        let node = cluster.node(1).node_id().clone();
+        let forged = Join { registration: Registration { node, ..forged.registration }, ..forged };
+        let before = raft.stats().log_index_last;
+        assert_eq!(ask(&controller, forged).await, JoinAnswer::TryAgain);
+        tokio::time::sleep(Duration::from_millis(100)).await; // tidy: the clock is paused
+        assert!(raft.stats().log_index_last > before && !is_formed(&controller), "it was refused");
+        forms_of_three(&mut cluster).await;
     }
-    match probe(shared, known.store, &known.node_addr).await {
-        ProbeOutcome::Refused => Ok(true),
-        _ => in_use(),
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_entry_that_is_lost_is_written_again() {
+        let (mut cluster, controller) = waiting_for_the_third().await;
+        let third = join_request(cluster.node(3).shared());
+        // It is written, and reaches nobody.
+        cluster.net().partition(&[&["node-1"], &["node-2"]]);
+        assert_eq!(ask(&controller, third).await, JoinAnswer::TryAgain);
+        tokio::time::sleep(Duration::from_secs(2)).await; // tidy: the clock is paused
+        assert!(!is_formed(&controller));
+        cluster.net().heal();
+        forms_of_three(&mut cluster).await;
     }
 }

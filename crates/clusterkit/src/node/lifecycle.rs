@@ -60,7 +60,7 @@ pub(crate) async fn launch(settings: Settings) -> Result<ClusterKit, StartError>
         stop: shared.stop.clone(),
         limits: Limits::default(),
     };
-    let transport = Transport::start(options).await.map_err(|error| listen_error(&error))?;
+    let transport = Transport::start(options).await.map_err(listen_error)?;
     let local_addr = transport.local_addr().to_owned();
     shared.transport.get_or_init(|| transport);
     let advertised = shared.settings.advertise.clone().unwrap_or_else(|| local_addr.clone());
@@ -125,18 +125,15 @@ fn share(
     Ok((Arc::new(shared), Inboxes { stages, cluster, controller }))
 }
 
-fn listen_error(error: &ListenError) -> StartError {
+fn listen_error(error: ListenError) -> StartError {
     match error {
-        ListenError::Bind { addr, source } => {
-            StartError::Listen { addr: addr.clone(), reason: source.to_string() }
-        }
+        ListenError::Bind { addr, source } => StartError::Listen { addr, source: Arc::new(source) },
     }
 }
 
 fn random_u64() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| StartError::Stopped { reason: format!("no randomness: {error}") })?;
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Randomness { source: Arc::new(error.into()) })?;
     // Zero is never an id, so that a field that was not set cannot pass for one.
     Ok(u64::from_le_bytes(bytes).max(1))
 }
@@ -150,8 +147,14 @@ async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
     };
     wind_down(&shared, &reason).await;
     drop(data_dir);
-    if let StopReason::Failed(text) = &reason {
-        tracing::error!(target: "clusterkit::node", reason = %text, "the node has failed and stops");
+    match &reason {
+        StopReason::Failed(error) => {
+            tracing::error!(target: "clusterkit::node", reason = %error, "the node has failed and stops");
+        }
+        StopReason::Left => {
+            tracing::info!(target: "clusterkit::node", node = %shared.node, "this node has left the cluster");
+        }
+        StopReason::Asked | StopReason::NotStarted(_) => {}
     }
     shared.phase.send_replace(Phase::Stopped(reason));
 }
@@ -161,11 +164,10 @@ async fn live(shared: &Arc<Shared>, data_dir: &mut DataDir, inboxes: &mut Inboxe
     match become_member(shared, data_dir, inboxes).await {
         Ok(raft) => {
             let mut unwanted = shared.unwanted.subscribe();
-            let text = tokio::select! {
-                failure = raft.failed() => failure.unwrap_or_else(|| "the control plane ended".to_owned()),
-                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.unwrap_or_default().to_owned(),
-            };
-            StopReason::Failed(text)
+            tokio::select! {
+                failure = raft.failed() => StopReason::Failed(failure.into()),
+                Ok(reason) = unwanted.wait_for(Option::is_some) => reason.clone().unwrap_or(StopReason::Asked),
+            }
         }
         Err(error) => StopReason::NotStarted(error),
     }
@@ -186,9 +188,8 @@ async fn become_member(
     spawn_tasks(shared, &raft, &membership, inboxes);
     let incarnation = tokio::select! {
         incarnation = enter(shared, membership.cluster) => incarnation?,
-        failure = raft.failed() => return Err(StartError::Stopped { reason: failure.unwrap_or_default() }),
+        failure = raft.failed() => return Err(failure.into()),
     };
-    data_dir.set_log_written()?;
     start_agent(shared, inboxes)?;
     shared.phase.send_replace(Phase::Ready);
     tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
@@ -200,7 +201,7 @@ fn start_agent(shared: &Arc<Shared>, inboxes: &mut Inboxes) -> Result<(), StartE
     let (_, closed) = mpsc::channel(1);
     let inbox = std::mem::replace(&mut inboxes.stages, closed);
     let settings = &shared.settings;
-    let notes = ReplicaNotes::new(Arc::clone(&settings.disk), &settings.data_dir, settings.io);
+    let notes = ReplicaNotes::new(Arc::clone(&settings.disk), &settings.data_dir, settings.io.clone());
     let runner = StageRunner::new(Arc::clone(shared), notes, shared.stage_inbox.clone())?;
     let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inbox));
     shared.tracker.spawn(end_with(Arc::clone(shared), agent));
@@ -240,6 +241,7 @@ fn belong(shared: &Shared, membership: &Membership) {
     for founder in membership.founders.iter().filter(|founder| founder.store != shared.store) {
         shared.book.note_first(founder.store, &founder.node_addr);
     }
+    shared.book.set_founders(membership.founders.iter().map(|founder| founder.store));
     shared.identity.send_modify(|identity| identity.cluster = Some(membership.cluster));
     let me = Candidate { node: shared.node.clone(), store: shared.store, node_addr: shared.node_addr() };
     shared.greeting.send_modify(|greeting| {
@@ -269,24 +271,19 @@ fn formed_greeting(
 
 async fn start_raft(
     shared: &Arc<Shared>,
-    data_dir: &DataDir,
+    data_dir: &mut DataDir,
     membership: &Membership,
 ) -> Result<RaftGroup, StartError> {
     let options = RaftOptions {
-        disk: Arc::clone(&shared.settings.disk),
-        dir: data_dir.raft_dir(),
-        io: shared.settings.io,
+        files: data_dir.open_raft()?,
+        io: shared.settings.io.clone(),
         store: shared.store,
         cluster_name: membership.cluster_name.clone(),
         transport: shared.transport().clone(),
         book: shared.book.clone(),
         events: Arc::clone(&shared.events),
     };
-    let raft =
-        RaftGroup::start(options).await.map_err(|error| StartError::Log { reason: error_chain(&error) })?;
-    if membership.log_written && raft.is_pristine().await {
-        return Err(data_dir.log_missing().into());
-    }
+    let raft = RaftGroup::start(options).await?;
     let raft = shared.raft.get_or_init(|| raft).clone();
     // A founder sees the first entry come about; who joins later is given a history.
     if raft.is_pristine().await && !membership.founders.is_empty() {
@@ -333,7 +330,7 @@ fn spawn_tasks(shared: &Arc<Shared>, raft: &RaftGroup, membership: &Membership, 
 /// A node whose controller or topology stands still must not go on as if it lived.
 async fn end_with(shared: Arc<Shared>, task: tokio::task::JoinHandle<()>) {
     if task.await.is_err_and(|error| error.is_panic()) {
-        shared.unwanted.send_replace(Some("a task of this node panicked; the log says where"));
+        shared.unwanted.send_replace(Some(StopReason::Failed(StartError::Panicked)));
     }
 }
 
@@ -357,6 +354,7 @@ async fn publish(shared: Arc<Shared>, raft: RaftGroup) {
 /// A record that changed says where its node listens now; one that did not may be older than what the
 /// node said itself.
 fn note_addrs(shared: &Shared, topology: &Topology) {
+    shared.book.set_recorded(topology.nodes.values().map(|node| node.store));
     let earlier = shared.topology();
     for node in topology.nodes.values().filter(|node| node.store != shared.store) {
         let unchanged = earlier.node(&node.id).is_some_and(|known| known.boot == node.boot);
@@ -379,16 +377,20 @@ async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) -> Result
     shared.events.open();
     let replaced = shared.topology().node(&shared.node).is_none_or(|node| node.incarnation > incarnation);
     if replaced {
-        let reason = "another process registered under this node id; only one of them can run".to_owned();
-        return Err(StartError::Stopped { reason });
+        return Err(StartError::Replaced);
     }
     Ok(())
 }
 
 async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     if let Some(raft) = shared.raft.get() {
-        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
+        if matches!(reason, StopReason::Asked | StopReason::Left) && !shared.stop.is_cancelled() {
             hand_over(shared, raft).await;
+        }
+        if matches!(reason, StopReason::Left) && !shared.stop.is_cancelled() {
+            agent::release(shared).await;
+        }
+        if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             agent::seal(shared).await;
             agent::say_goodbye(shared).await;
         }
@@ -442,15 +444,4 @@ async fn reachable(settings: &Settings, addr: &str) -> String {
     }
     tracing::warn!(target: "clusterkit::node", %addr, "the advertised address has no host; using loopback, which other machines cannot reach");
     format!("127.0.0.1:{port}")
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

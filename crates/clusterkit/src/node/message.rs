@@ -34,6 +34,8 @@ pub(crate) mod kind {
     pub(crate) const ADOPTED: u8 = 6;
     /// I stop now: to the controller, so that what I led passes on at once.
     pub(crate) const STOPPING: u8 = 7;
+    /// How much have your replicas of these partitions? From the controller, at an election.
+    pub(crate) const POSITIONS: u8 = 8;
     /// Raft: AppendEntries.
     pub(crate) const RAFT_APPEND: u8 = 16;
     /// Raft: RequestVote.
@@ -119,6 +121,9 @@ pub(crate) struct HeartbeatAnswer {
 pub(crate) enum Standing {
     /// It is the run that registered last.
     Known,
+    /// It gave everything away and has left; the control plane does not need its vote any more. It
+    /// stays so until the node registers anew.
+    Left,
     /// The node's record was removed.
     Removed,
     /// Another run, or another data directory, registered under its name since.

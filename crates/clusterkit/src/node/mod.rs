@@ -1,5 +1,6 @@
 //! A running node: the tasks behind the handle, and what they share.
 
+mod admission;
 mod agent;
 mod campaign;
 mod cluster;
@@ -15,5 +16,5 @@ mod stages;
 
 pub(crate) use self::lifecycle::launch;
 pub(crate) use self::message::Wish;
-pub(crate) use self::shared::{Phase, Shared};
+pub(crate) use self::shared::{Phase, Shared, StopReason};
 pub(crate) use self::stages::StageInput;

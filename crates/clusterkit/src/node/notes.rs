@@ -19,35 +19,40 @@ const NOTES_FILE: &str = "replicas";
 #[derive(Debug, Clone)]
 pub(super) struct ReplicaNotes {
     disk: Arc<dyn Disk>,
+    dir: PathBuf,
     file: PathBuf,
     io: IoMode,
 }
 
 impl ReplicaNotes {
     pub(super) fn new(disk: Arc<dyn Disk>, data_dir: &std::path::Path, io: IoMode) -> Self {
-        Self { disk, file: data_dir.join(NOTES_FILE), io }
+        Self { disk, dir: data_dir.to_owned(), file: data_dir.join(NOTES_FILE), io }
     }
 
     /// What was written last; nothing when nothing was.
     pub(super) fn load(&self) -> Result<Vec<(PartitionId, ReplicaUid)>, DataDirError> {
         let read = read_checked(self.disk.as_ref(), &self.file);
-        let Some(bytes) = read.map_err(|source| DataDirError::of_read(&self.file, source))? else {
+        let Some(bytes) = read.map_err(|source| DataDirError::of_read(&self.dir, &self.file, source))? else {
             return Ok(Vec::new());
         };
         versioned::decode(&bytes, NOTES_VERSION..=NOTES_VERSION)
-            .map_err(|source| DataDirError::Unreadable { file: self.file.clone(), source })
+            .map_err(|error| DataDirError::of_decode(&self.file, error))
     }
 
     /// Writes the list; it is durable when this returns.
     pub(super) async fn save(&self, replicas: Vec<(PartitionId, ReplicaUid)>) -> Result<(), DataDirError> {
         let notes = self.clone();
         let write = move || notes.write(&replicas);
-        let written = match self.io {
+        let written = match &self.io {
             // A sync must not hold up the runtime.
             IoMode::Thread => tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| {
                 std::panic::resume_unwind(error.into_panic());
             }),
-            IoMode::Task => write(),
+            IoMode::Task { sync_time } => {
+                let time = *sync_time.borrow();
+                tokio::time::sleep(time).await;
+                write()
+            }
         };
         written.map_err(|source| DataDirError::Write { file: self.file.clone(), source })
     }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::forming::Greeting;
+use clusterkit_core::topology::Stage;
+use tokio::sync::oneshot;
 
 use super::cluster::ClusterInput;
-use super::controller::ControllerInput;
+use super::controller::{ControllerInput, Support};
 use super::message::{self, Adopted, Heartbeat, HeartbeatAnswer, Standing, kind};
 use super::shared::Shared;
+use crate::coordinator::raft::View;
 use crate::net::BoxFuture;
 use crate::transport::{Peer, Service, ServiceError};
 
@@ -45,7 +48,7 @@ async fn serve(
     message_kind: u8,
     body: &[u8],
 ) -> Result<Bytes, ServiceError> {
-    shared.book.note(peer.identity.store, &peer.identity.node_addr);
+    shared.note_peer(&peer.identity, peer.cluster);
     let ours = peer.cluster.is_some() && peer.cluster == shared.identity.borrow().cluster;
     if !ours && !matches!(message_kind, kind::GREETING | kind::JOIN) {
         return Err(not_ready());
@@ -53,9 +56,10 @@ async fn serve(
     match message_kind {
         kind::GREETING => greet(shared, decode(body)?),
         kind::JOIN => Ok(message::encode(&shared.join(decode(body)?).await)),
-        kind::HEARTBEAT => heartbeat(shared, decode(body)?),
+        kind::HEARTBEAT => heartbeat(shared, decode(body)?).await,
         kind::REPORTS => to_controller(shared, ControllerInput::Reports(decode_some(body)?)),
         kind::ADOPTED => adopted(shared, decode(body)?).await,
+        kind::POSITIONS => Ok(message::encode(&shared.positions(&decode_some(body)?).await)),
         kind::STOPPING => stopping(shared, decode(body)?),
         kind::PROPOSE => Ok(message::encode(&shared.propose(decode(body)?).await)),
         raft => serve_raft(shared, peer, raft, body).await,
@@ -66,7 +70,6 @@ async fn serve(
 /// other's.
 fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
     let addr = greeting.candidate.node_addr.clone();
-    shared.book.note(greeting.candidate.store, &addr);
     // A full inbox means that the other will be heard at its next beat.
     drop(shared.cluster_inbox.try_send(ClusterInput::Greeted { addr, greeting }));
     match shared.greeting.borrow().as_ref() {
@@ -75,17 +78,19 @@ fn greet(shared: &Shared, greeting: Greeting) -> Result<Bytes, ServiceError> {
     }
 }
 
-fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
+async fn heartbeat(shared: &Shared, beat: Heartbeat) -> Result<Bytes, ServiceError> {
     // Only what is known to be the newest may send a node home.
     let in_charge = shared.is_in_charge();
-    let topology = shared.raft.get().map(|raft| raft.view().state.topology.clone()).unwrap_or_default();
-    let standing = match topology.node(&beat.node) {
-        None => Standing::Removed,
-        Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
-        Some(_) => Standing::Known,
-    };
-    to_controller(shared, ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation })?;
-    let (support, version) = (shared.support_given(), topology.version);
+    let standing = shared.raft.get().map_or(Standing::Known, |raft| standing(&raft.view(), &beat));
+    let (reply, answer) = oneshot::channel();
+    to_controller(
+        shared,
+        ControllerInput::Heartbeat { node: beat.node, incarnation: beat.incarnation, reply },
+    )?;
+    let patience = shared.settings.controller.detector.dead_after;
+    let answer = tokio::time::timeout(patience, answer).await;
+    // No controller, or one that is busy: then nothing is promised.
+    let Support { given: support, version } = answer.ok().and_then(Result::ok).unwrap_or_default();
     Ok(message::encode(&HeartbeatAnswer { in_charge, standing, support, version }))
 }
 
@@ -95,6 +100,21 @@ async fn adopted(shared: &Shared, asked: Adopted) -> Result<Bytes, ServiceError>
     match tokio::time::timeout(ADOPTION_PATIENCE, adopted).await {
         Ok(()) => Ok(message::encode(&true)),
         Err(_) => Err(not_ready()),
+    }
+}
+
+/// What `view` says of the run that sent `beat`.
+///
+/// A node that gave everything away has left only once the group can do without its vote: if it ended
+/// earlier, the others could be short of a majority with the change of voters half done. From then on
+/// this stays so until the node registers anew, so that it may believe even its own old view.
+pub(super) fn standing(view: &View, beat: &Heartbeat) -> Standing {
+    match view.state.topology.node(&beat.node) {
+        None => Standing::Removed,
+        Some(known) if known.incarnation > beat.incarnation => Standing::Replaced,
+        Some(known) if known.incarnation < beat.incarnation => Standing::Known,
+        Some(known) if known.stage == Stage::Left && !view.voters.contains(&known.store) => Standing::Left,
+        Some(_) => Standing::Known,
     }
 }
 
@@ -138,4 +158,99 @@ fn decode_some<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, Se
 
 fn not_ready() -> ServiceError {
     ServiceError { code: NOT_READY, body: Bytes::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use clusterkit_core::control::Command;
+    use clusterkit_core::id::{ClusterId, Incarnation, NodeId};
+    use clusterkit_wire::hello::Class;
+
+    use super::super::cluster::join_request;
+    use super::*;
+    use crate::testing::Cluster;
+
+    async fn one() -> (Cluster, Arc<Shared>) {
+        let cluster = Cluster::start(1).await;
+        let shared = Arc::clone(cluster.node(1).shared());
+        (cluster, shared)
+    }
+
+    /// A node that says it is of `cluster`.
+    fn peer(shared: &Shared, cluster: Option<ClusterId>) -> Peer {
+        let identity = Arc::new(shared.identity.borrow().clone());
+        Peer { identity, cluster, class: Class::Control }
+    }
+
+    async fn ask(
+        shared: &Arc<Shared>,
+        cluster: Option<ClusterId>,
+        kind: u8,
+        body: Bytes,
+    ) -> Result<Bytes, u8> {
+        let service = NodeService { shared: Arc::clone(shared) };
+        service.call(peer(shared, cluster), kind, body).await.map_err(|error| error.code)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_may_greet_and_ask_to_join_and_nothing_else() {
+        let (_cluster, shared) = one().await;
+        let own = shared.identity.borrow().cluster;
+        for cluster in [None, Some(ClusterId(1))] {
+            for kind in (0..=u8::MAX).filter(|kind| !matches!(*kind, kind::GREETING | kind::JOIN)) {
+                assert_eq!(ask(&shared, cluster, kind, Bytes::new()).await, Err(NOT_READY), "kind {kind}");
+            }
+            let greeting = message::encode(&shared.greeting.borrow().clone().unwrap());
+            assert!(ask(&shared, cluster, kind::GREETING, greeting).await.is_ok());
+            let join = message::encode(&join_request(&shared));
+            assert!(ask(&shared, cluster, kind::JOIN, join).await.is_ok());
+        }
+        let beat = Heartbeat { node: shared.node.clone(), incarnation: shared.incarnation() };
+        assert!(ask(&shared, own, kind::HEARTBEAT, message::encode(&beat)).await.is_ok());
+        assert_eq!(ask(&shared, own, kind::HEARTBEAT, Bytes::new()).await, Err(MALFORMED));
+    }
+
+    /// A controller that has not applied everything yet may miss nodes that registered long ago.
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_sends_nobody_home_before_it_governs() {
+        let (_cluster, shared) = one().await;
+        let beat = Heartbeat { node: NodeId::new("node-2").unwrap(), incarnation: Incarnation(1) };
+        let cluster = shared.identity.borrow().cluster;
+        let answer = async || -> HeartbeatAnswer {
+            let body = ask(&shared, cluster, kind::HEARTBEAT, message::encode(&beat)).await.unwrap();
+            message::decode(&body).unwrap()
+        };
+        let in_charge = |in_charge| {
+            let (standing, version) = (Standing::Removed, shared.topology().version);
+            HeartbeatAnswer { in_charge, standing, support: None, version }
+        };
+        let term = shared.governing.swap(0, Ordering::Relaxed);
+        assert_eq!(answer().await, in_charge(false));
+        shared.governing.store(term - 1, Ordering::Relaxed);
+        assert!(!answer().await.in_charge, "that was an earlier term");
+        shared.governing.store(term, Ordering::Relaxed);
+        assert_eq!(answer().await, in_charge(true));
+    }
+
+    /// The other side of the same rule.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_sent_home_only_by_one_that_governs() {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let nodes: Vec<_> = (1..=3).map(|number| cluster.node(number)).collect();
+        let (controller, others): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.shared().is_in_charge());
+        let (controller, removed) = (controller[0].shared(), others[0]);
+        let term = controller.governing.swap(0, Ordering::Relaxed);
+        let command = Command::RemoveNode { node: removed.node_id().clone(), force: true };
+        controller.raft.get().unwrap().propose(&[command]).await.unwrap();
+        let beats = 3 * controller.settings.controller.detector.heartbeat;
+        tokio::time::sleep(beats).await; // tidy: the clock is paused
+        assert!(removed.is_ready());
+        controller.governing.store(term, Ordering::Relaxed);
+        let ended = tokio::time::timeout(beats, removed.stopped()).await.unwrap();
+        assert!(ended.unwrap_err().to_string().contains("removed from the cluster"));
+    }
 }

@@ -1,6 +1,7 @@
 //! What the tasks of one node share. Each machine belongs to one task; what lies here are mailboxes,
 //! published snapshots and cells that are set once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
-use clusterkit_core::handoff::{Stage, StageStatus};
-use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
+use clusterkit_core::handoff::{self, Position, StageStatus};
+use clusterkit_core::id::{BootId, ClusterId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::Topology;
+use clusterkit_core::topology::{Node, Stage, Topology};
 use clusterkit_wire::hello::{Class, Identity};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +60,8 @@ pub(crate) struct Shared {
     /// The term in which this node governs: it leads, and has applied all that came before. 0 for
     /// none.
     pub(crate) governing: AtomicU64,
-    /// Why the cluster does not want this node any more.
-    pub(crate) unwanted: watch::Sender<Option<&'static str>>,
+    /// Why this node must end, though nobody asked it to.
+    pub(crate) unwanted: watch::Sender<Option<StopReason>>,
     /// Who may write what, and until when.
     pub(crate) leases: Leases,
     /// Moves whenever a lease begins, pauses or ends.
@@ -104,24 +105,26 @@ pub(crate) struct StageView {
 pub(crate) enum StopReason {
     /// It was told to.
     Asked,
+    /// It gave everything away and has left its cluster.
+    Left,
     /// It never became part of its cluster.
     NotStarted(StartError),
-    /// It broke: the text says how.
-    Failed(String),
+    /// It broke, or is not wanted any more.
+    Failed(StartError),
 }
 
 impl StopReason {
     pub(crate) fn to_start_error(&self) -> StartError {
         match self {
-            Self::Asked => StartError::Stopped { reason: "it was told to stop".to_owned() },
-            Self::NotStarted(error) => error.clone(),
-            Self::Failed(reason) => StartError::Stopped { reason: reason.clone() },
+            Self::Asked => StartError::Stopped,
+            Self::Left => StartError::Left,
+            Self::NotStarted(error) | Self::Failed(error) => error.clone(),
         }
     }
 
     pub(crate) fn to_result(&self) -> Result<(), StartError> {
         match self {
-            Self::Asked => Ok(()),
+            Self::Asked | Self::Left => Ok(()),
             Self::NotStarted(_) | Self::Failed(_) => Err(self.to_start_error()),
         }
     }
@@ -133,10 +136,10 @@ pub(crate) struct Counters {
     pub(crate) proposals: AtomicU64,
     pub(crate) proposals_failed: AtomicU64,
     pub(crate) proposal_micros: AtomicU64,
-    pub(crate) forwarded: Mutex<std::collections::BTreeMap<NodeId, u64>>,
+    pub(crate) forwarded: Mutex<BTreeMap<NodeId, u64>>,
     pub(crate) forward_errors: AtomicU64,
     /// Hooks that were late, by stage.
-    pub(crate) overruns: Mutex<std::collections::BTreeMap<Stage, u64>>,
+    pub(crate) overruns: Mutex<BTreeMap<handoff::Stage, u64>>,
 }
 
 impl Counters {
@@ -144,7 +147,7 @@ impl Counters {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn overran(&self, stage: Stage) {
+    pub(crate) fn overran(&self, stage: handoff::Stage) {
         *self.overruns.lock().unwrap_or_else(PoisonError::into_inner).entry(stage).or_default() += 1;
     }
 
@@ -199,6 +202,7 @@ impl Shared {
             weight: self.settings.weight,
             role: self.settings.role,
             holds_data: self.settings.holds_data,
+            reports_position: self.settings.handler.handler.reports_position(),
             software: self.settings.software.clone(),
             metadata: self.settings.metadata.clone(),
         }
@@ -306,6 +310,27 @@ impl Shared {
         decoded
     }
 
+    /// Notes where a node that spoke listens, when it is of this node's cluster. A node that has none
+    /// yet notes everybody: it cannot know with whom it will have one.
+    pub(crate) fn note_peer(&self, peer: &Identity, cluster: Option<ClusterId>) {
+        let own = self.identity.borrow().cluster;
+        if (own.is_none() || cluster == own) && !self.is_pretender(peer) {
+            self.book.note(peer.store, &peer.node_addr);
+        }
+    }
+
+    /// Whether a run that is not registered claims the store of a node that lives elsewhere: perhaps
+    /// a copy of its data directory, to which not one Raft message may go. The controller decides
+    /// which of the two is let in; without one, nodes that all moved must find each other first.
+    fn is_pretender(&self, peer: &Identity) -> bool {
+        let topology = self.topology();
+        let known = topology.node(&peer.node).filter(|known| known.store == peer.store);
+        let lives_elsewhere = |known: &Node| {
+            known.is_live() && known.node_addr != peer.node_addr && known.incarnation > peer.incarnation
+        };
+        known.is_some_and(lives_elsewhere) && self.has_controller()
+    }
+
     /// Notes that the control plane's leader spoke.
     pub(crate) fn note_leader_contact(&self, store: StoreId) {
         let contact = (store, self.now());
@@ -347,6 +372,15 @@ impl Shared {
         span.checked_sub(self.quorum_age(raft)?)
     }
 
+    /// What user code says of how much these replicas have.
+    pub(crate) async fn positions(&self, partitions: &[PartitionId]) -> BTreeMap<PartitionId, Position> {
+        let handler = &self.settings.handler.handler;
+        let asked = partitions.iter().map(|partition| async move {
+            handler.position(*partition).await.map(|position| (*partition, position))
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
     /// Waits until this node has adopted `version` of the partition's record: every write that it lets
     /// in from then on goes by it, and none that does not is under way any more.
     pub(crate) async fn adopted(&self, partition: PartitionId, version: PartitionVersion) {
@@ -368,13 +402,63 @@ impl Shared {
     pub(crate) fn note_standing(&self, standing: Standing) {
         let reason = match standing {
             Standing::Known => return,
-            Standing::Removed => "this node was removed from the cluster; start it again to join anew",
-            Standing::Replaced => "another process registered under this node id; only one of them can run",
+            Standing::Left => StopReason::Left,
+            // Its record may be deleted before it learns that it has left.
+            Standing::Removed if self.was_leaving() => StopReason::Left,
+            Standing::Removed => StopReason::Failed(StartError::Removed),
+            Standing::Replaced => StopReason::Failed(StartError::Replaced),
         };
         self.unwanted.send_replace(Some(reason));
     }
 
+    fn was_leaving(&self) -> bool {
+        self.topology().node(&self.node).is_some_and(|node| node.stage != Stage::Member)
+    }
+
     fn patience(&self) -> Duration {
         self.settings.controller.detector.dead_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_sent_nothing_that_is_for_its_living_original() {
+        let cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let (shared, original) = (cluster.node(1).shared(), cluster.node(2).shared());
+        // A heartbeat that was answered tells node-1 that there is a controller.
+        tokio::time::sleep(shared.patience()).await; // tidy: the clock is paused
+        let own = original.identity.borrow().clone();
+        let copy = Identity { incarnation: Incarnation(0), node_addr: "elsewhere:7000".to_owned(), ..own };
+        shared.note_peer(&copy, copy.cluster);
+        assert_eq!(shared.book.addr(original.store).as_deref(), Some("node-2:7000"));
+        let registered = Identity { incarnation: original.incarnation().next(), ..copy };
+        shared.note_peer(&registered, registered.cluster);
+        assert_eq!(shared.book.addr(original.store).as_deref(), Some("elsewhere:7000"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_nodes_of_the_own_cluster_are_noted_once_there_is_one() {
+        let mut cluster = Cluster::start(1).await;
+        cluster.launch([2], |builder| builder.seeds(["nowhere:7000"])).await;
+        let (member, looking) = (cluster.node(1).shared(), cluster.node(2).shared());
+        let own = member.identity.borrow().clone();
+        let stranger = |store: u64| Identity { store: StoreId(store), cluster: None, ..own.clone() };
+        let check = |shared: &Shared, cluster: Option<ClusterId>, expect: bool| {
+            let peer = stranger(7);
+            shared.note_peer(&peer, cluster);
+            assert_eq!(shared.book.addr(peer.store).is_some(), expect, "{cluster:?}");
+        };
+        check(member, None, false);
+        check(member, Some(ClusterId(1)), false);
+        check(member, own.cluster, true);
+        check(looking, Some(ClusterId(1)), true);
+        let other = stranger(8);
+        looking.note_peer(&other, None);
+        assert!(looking.book.addr(other.store).is_some());
     }
 }

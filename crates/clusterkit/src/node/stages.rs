@@ -172,6 +172,10 @@ impl StageRunner {
 
     fn overran(&self, partition: PartitionId, stage: Stage) {
         self.shared.counters.overran(stage);
+        if let Some((permits, since)) = self.shared.leases.gate(partition).outstanding() {
+            let held = self.shared.now().since(since);
+            tracing::warn!(target: "clusterkit::hooks", %partition, permits, ?held, "writes hold their permits and a handover up");
+        }
         tracing::warn!(target: "clusterkit::hooks", %partition, %stage, "a hook is past its deadline");
     }
 

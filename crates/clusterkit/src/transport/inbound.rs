@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use clusterkit_core::id::Epoch;
+use clusterkit_core::id::{Epoch, StoreId};
 use clusterkit_wire::frame::{CallId, Exchange, Frame, kind};
 use clusterkit_wire::hello::{Class, Identity};
 use clusterkit_wire::limits::FRAME_HEADER_BYTES;
@@ -75,8 +75,11 @@ async fn converse(shared: Arc<Shared>, greeted: Greeted, _seat: OwnedSemaphorePe
     let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_max));
     let bodies = Arc::new(Semaphore::new(BODY_BYTES_MAX));
     let mut ear = Ear { shared: shared.clone(), reader, peer: peer.clone(), in_flight, bodies, answers };
+    let hearing = Hearing::begin(&shared, peer.store);
     let heard = closed.run_until_cancelled(ear.hear()).await;
     closed.cancel();
+    // Whoever is told of the loss must not find the connection still there.
+    drop(hearing);
     match heard {
         Some(Ok(Bye)) => {}
         Some(Err(error)) => {
@@ -84,6 +87,31 @@ async fn converse(shared: Arc<Shared>, greeted: Greeted, _seat: OwnedSemaphorePe
             shared.report_loss(&peer.node, &peer.node_addr);
         }
         None => shared.report_loss(&peer.node, &peer.node_addr),
+    }
+}
+
+/// One connection on which a store's process can speak, until it is dropped.
+struct Hearing {
+    shared: Arc<Shared>,
+    store: StoreId,
+}
+
+impl Hearing {
+    fn begin(shared: &Arc<Shared>, store: StoreId) -> Self {
+        shared.heard().entry(store).and_modify(|count| *count += 1).or_insert(1);
+        Self { shared: shared.clone(), store }
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        let mut heard = self.shared.heard();
+        if let Some(count) = heard.get_mut(&self.store) {
+            *count -= 1;
+            if *count == 0 {
+                heard.remove(&self.store);
+            }
+        }
     }
 }
 

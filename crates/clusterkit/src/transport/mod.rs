@@ -27,12 +27,13 @@ mod probe;
 mod public;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clusterkit_core::id::{ClusterId, NodeId};
+use clusterkit_core::id::{ClusterId, NodeId, StoreId};
 pub use clusterkit_wire::hello::{Class, Identity};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::Instant;
@@ -100,6 +101,7 @@ impl Transport {
             losses: broadcast::Sender::new(LOSSES_MAX),
             seats: Arc::new(Semaphore::new(limits.connections_max)),
             handshakes: Handshakes::new(limits),
+            heard: Mutex::default(),
         });
         shared.tracker.spawn(inbound::accept(shared.clone(), listener));
         Ok(Self { shared })
@@ -177,6 +179,13 @@ impl Transport {
         probe::probe(&self.shared, addr, timeout).await
     }
 
+    /// Whether a connection that the process of `store` dialled stands: as far as this machine was
+    /// told, the process lives. It ends before its loss is reported.
+    #[must_use]
+    pub fn hears(&self, store: StoreId) -> bool {
+        self.shared.heard().contains_key(&store)
+    }
+
     /// Every connection that ends from now on without this node's doing. A listener that is too slow
     /// misses the oldest.
     #[must_use]
@@ -249,9 +258,15 @@ struct Shared {
     /// One for each established connection that came in.
     seats: Arc<Semaphore>,
     handshakes: Arc<Handshakes>,
+    /// How many connections of each store came in and stand; at most as many as there are seats.
+    heard: Mutex<BTreeMap<StoreId, usize>>,
 }
 
 impl Shared {
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<StoreId, usize>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn own(&self) -> Identity {
         self.identity.borrow().clone()
     }

@@ -1,6 +1,8 @@
 //! Ownership moves only when user code says so: whole nodes in one process, on a network, disks and a
 //! clock that obey the test, with handlers that write down what they are asked.
 
+mod crashes;
+mod leases;
 mod recorder;
 
 use std::time::Duration;

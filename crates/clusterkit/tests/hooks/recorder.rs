@@ -27,6 +27,8 @@ pub(crate) struct Recorders {
 #[derive(Debug, Default)]
 struct Book {
     calls: Vec<(u32, Call)>,
+    answers: Vec<(u32, Stage)>,
+    changed: watch::Sender<()>,
     rules: BTreeMap<(u32, Stage), watch::Sender<Rule>>,
 }
 
@@ -79,13 +81,41 @@ impl Recorders {
         calls.filter_map(|call| if let Call::Seal(cause) = call { Some(cause) } else { None }).collect()
     }
 
+    /// Waits until the hook was called anywhere, and says where.
+    pub(crate) async fn called(&self, stage: Stage) -> u32 {
+        let place =
+            |book: &Book| book.calls.iter().find(|(_, call)| call.stage() == stage).map(|(who, _)| *who);
+        self.until(|book| place(book).is_some()).await;
+        place(&self.book()).expect("it was just there")
+    }
+
+    /// Waits until the hook has agreed.
+    pub(crate) async fn answered(&self, number: u32, stage: Stage) {
+        self.until(|book| book.answers.contains(&(number, stage))).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(&Book) -> bool) {
+        let mut changes = self.book().changed.subscribe();
+        while !wanted(&self.book()) {
+            changes.changed().await.expect("the book is open");
+        }
+    }
+
     pub(crate) fn forget(&self, number: u32) {
-        self.book().calls.retain(|(who, _)| *who != number);
+        let mut book = self.book();
+        book.calls.retain(|(who, _)| *who != number);
+        book.answers.retain(|(who, _)| *who != number);
     }
 
     fn calls(&self, number: u32) -> Vec<Call> {
         let book = self.book();
         book.calls.iter().filter(|(who, _)| *who == number).map(|(_, call)| call.clone()).collect()
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Book)) {
+        let mut book = self.book();
+        change(&mut book);
+        book.changed.send_replace(());
     }
 
     fn rules(&self, number: u32, stage: Stage) -> watch::Sender<Rule> {
@@ -107,10 +137,14 @@ pub(crate) struct Recorder {
 impl Recorder {
     async fn answer(&self, call: Call) -> StageResult {
         let mut rule = self.recorders.rules(self.number, call.stage()).subscribe();
-        self.recorders.book().calls.push((self.number, call));
+        let stage = call.stage();
+        self.recorders.note(|book| book.calls.push((self.number, call)));
         let decided = rule.wait_for(|rule| *rule != Rule::Hang).await;
         match decided.as_deref() {
-            Ok(Rule::Agree) => Ok(()),
+            Ok(Rule::Agree) => {
+                self.recorders.note(|book| book.answers.push((self.number, stage)));
+                Ok(())
+            }
             _ => Err(Decline::refuse("it was told to refuse")),
         }
     }

@@ -36,6 +36,7 @@ fn largest_registration(number: usize) -> Registration {
         weight: crate::limits::WEIGHT_MAX,
         role: RaftRole::Voter,
         holds_data: true,
+        reports_position: false,
         software: text.clone(),
         metadata: (0..METADATA_ENTRIES_MAX).map(|key| (longest_text(key), text.clone())).collect(),
     }

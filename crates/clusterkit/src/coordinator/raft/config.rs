@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | heartbeat | 100 ms | three fit into the shortest election timeout |
 //! | election | 300 to 600 ms | a killed controller is replaced before its own partitions could be declared dead at 1 s; pre-vote keeps a node that cannot win from disturbing |
+//! | append | 1 s | a follower answers when it has synced: one whose disk is slow must be waited for, or what it did is asked for again and again, each time with more behind it |
+//! | vote | 300 ms | the shortest election: openraft counts no answer after that, and a vote takes two syncs |
 //! | failure detector | 200 ms beats, suspect 600 ms, dead 1 s | see `clusterkit_core::member::Config` |
 
 use std::time::Duration;
@@ -19,6 +21,10 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
 pub(crate) const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
 /// The longest such silence, and how long a follower refuses to vote against a leader it heard.
 pub(crate) const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(600);
+
+/// How long a follower may take to store entries and say so. What a lost one costs is this long a wait
+/// for entries alone: heartbeats go on beside it, and a broken connection ends it at once.
+pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Entries between two snapshots: the control plane's state is small, its log must not grow.
 const SNAPSHOT_ENTRIES: u64 = 2_000;
@@ -39,6 +45,10 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(HEARTBEAT.as_millis() * 3 <= ELECTION_TIMEOUT_MIN.as_millis());
 const _: () = assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
+// A follower that syncs twice, for what came while it was at the first, is not cut off before another
+// one would stand.
+const _: () = assert!(APPEND_TIMEOUT.as_millis() > ELECTION_TIMEOUT_MAX.as_millis());
+const _: () = assert!(APPEND_TIMEOUT.as_millis() < SNAPSHOT_TIMEOUT.as_millis());
 const _: () = assert!(ENTRIES_KEPT < SNAPSHOT_ENTRIES);
 const _: () = assert!(APPEND_BYTES_MAX <= ENTRY_BYTES_MAX);
 // What is proposed can be sent, and written.

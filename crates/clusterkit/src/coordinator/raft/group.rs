@@ -1,8 +1,6 @@
 //! The Raft group as the rest of the node sees it: propose, watch, who leads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Command, ControlState, Rejected, VoterSet, VoterStep};
 use clusterkit_core::id::{NodeId, StoreId};
-use clusterkit_storage::disk::Disk;
 use clusterkit_wire::versioned::DecodeError;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
@@ -21,11 +18,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::raft_config;
+use super::files::RaftFiles;
 use super::log_store::LogStore;
-use super::log_worker::{IoMode, LogWorker, LogWorkerHandle};
+use super::log_worker::{IoMode, LogFailure, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
-use super::state_machine::{SnapshotError, StateMachine};
+use super::state_machine::StateMachine;
 use super::types::{BatchTooLarge, CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
+use crate::error::{ControlPlaneError, StartError};
 use crate::events::EventLog;
 use crate::node::message::{self, kind};
 use crate::transport::Transport;
@@ -37,8 +36,7 @@ const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a group needs.
 pub(crate) struct RaftOptions {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
+    pub(crate) files: RaftFiles,
     pub(crate) io: IoMode,
     pub(crate) store: StoreId,
     pub(crate) cluster_name: String,
@@ -55,6 +53,7 @@ pub(crate) struct RaftGroup {
     /// The term in which this node stands although voters heard the leader lately.
     forced_term: Arc<AtomicU64>,
     views: watch::Receiver<Arc<View>>,
+    log_failure: LogFailure,
 }
 
 /// The control state at one index, and who belonged to the group then.
@@ -103,23 +102,27 @@ pub(crate) struct RaftNodeStats {
 }
 
 impl RaftGroup {
-    /// Opens the files and joins the group as whatever the log says: voter, learner, or nobody yet.
-    pub(crate) async fn start(options: RaftOptions) -> Result<Self, RaftStartError> {
-        let (mut worker, recovered) = LogWorker::open(options.disk, &options.dir)?;
-        if let Some(index) = LogStore::purged_index(&recovered)? {
-            worker.finish_purge(index)?;
-        }
-        let worker = LogWorkerHandle::start(worker, options.io)?;
-        let log = LogStore::open(worker.clone(), &recovered)?;
+    /// Joins the group as whatever the files say: voter, learner, or nobody yet.
+    pub(crate) async fn start(options: RaftOptions) -> Result<Self, StartError> {
+        let snapshot_path = options.files.snapshot_path();
+        let RaftFiles { disk, dir, log, recovered } = options.files;
+        let worker = LogWorkerHandle::start(LogWorker::new(disk, dir, log), options.io)
+            .map_err(|source| ControlPlaneError::Thread { source })?;
+        let log_failure = worker.failure();
         let (sender, views) = watch::channel(Arc::new(View::default()));
-        let machine = StateMachine::open(worker, recovered.snapshot.as_deref(), sender, options.events)?;
-        let config = Arc::new(raft_config(&options.cluster_name).validate().map_err(io::Error::other)?);
+        let snapshot = recovered.snapshot.clone();
+        let machine = StateMachine::open(worker.clone(), snapshot.as_deref(), sender, options.events)
+            .map_err(|error| error.in_file(&snapshot_path))?;
+        let log = LogStore::new(worker, recovered);
+        let config = raft_config(&options.cluster_name).validate();
+        let config = Arc::new(config.expect("the constants were checked against each other"));
         let forced_term = Arc::new(AtomicU64::new(0));
         let (transport, book) = (options.transport, options.book);
         let network = NetworkFactory { transport, book, forced_term: Arc::clone(&forced_term) };
-        let raft =
-            Raft::new(options.store.0, config, network, log, machine).await.map_err(io::Error::other)?;
-        Ok(Self { raft, store: options.store, forced_term, views })
+        let raft = Raft::new(options.store.0, config, network, log, machine)
+            .await
+            .map_err(|fatal| failure_of(&log_failure, fatal))?;
+        Ok(Self { raft, store: options.store, forced_term, views, log_failure })
     }
 
     /// Whether nothing was ever written here: what is applied from now on happens now.
@@ -192,13 +195,15 @@ impl RaftGroup {
     }
 
     /// Waits until the group fails for good: a broken disk, or a panic inside.
-    pub(crate) async fn failed(&self) -> Option<String> {
+    pub(crate) async fn failed(&self) -> ControlPlaneError {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return Some(fatal.to_string()).filter(|_| !matches!(fatal, Fatal::Stopped));
+                return failure_of(&self.log_failure, fatal.clone());
             }
-            metrics.changed().await.ok()?;
+            if metrics.changed().await.is_err() {
+                return ControlPlaneError::Ended;
+            }
         }
     }
 
@@ -366,19 +371,13 @@ fn server_state(state: ServerState) -> &'static str {
     }
 }
 
-/// The group could not be opened. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum RaftStartError {
-    /// A file is written by another release, or damaged in a way its checksum did not show.
-    #[error("the control-plane log cannot be read")]
-    Decode(#[from] DecodeError),
-    /// The disk refused.
-    #[error("the control-plane log cannot be opened")]
-    Io(#[from] io::Error),
-    /// The snapshot is none that this node may start from.
-    #[error("the control plane's snapshot cannot be used")]
-    Snapshot(#[from] SnapshotError),
+/// Why the group stands still: what broke its files, or else what it says itself.
+fn failure_of(log: &LogFailure, fatal: Fatal<TypeConfig>) -> ControlPlaneError {
+    match (log.get().cloned(), fatal) {
+        (Some(source), _) => ControlPlaneError::Log { source },
+        (None, Fatal::Stopped) => ControlPlaneError::Ended,
+        (None, fatal) => ControlPlaneError::Group { source: Box::new(fatal) },
+    }
 }
 
 /// A proposal did not come back applied.

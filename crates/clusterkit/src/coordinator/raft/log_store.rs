@@ -7,11 +7,13 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use clusterkit_core::id::StoreId;
 use clusterkit_wire::versioned;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::config::APPEND_BYTES_MAX;
-use super::log_worker::{LogWorkerHandle, Recovered};
+use super::files::{Recovered, VoteRecord};
+use super::log_worker::LogWorkerHandle;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// The version that entries, votes and markers are written under.
@@ -25,6 +27,7 @@ const RECORD_VERSION: u8 = 1;
 /// - the lock is held for a map access, never over a wait.
 #[derive(Debug, Clone)]
 pub(crate) struct LogStore {
+    store: StoreId,
     worker: LogWorkerHandle,
     cache: Arc<Mutex<Cache>>,
 }
@@ -38,31 +41,16 @@ struct Cache {
 
 /// An entry, and the bytes that it takes on disk and, near enough, in a message.
 #[derive(Debug)]
-struct Stored {
-    entry: Entry,
-    bytes: usize,
+pub(super) struct Stored {
+    pub(super) entry: Entry,
+    pub(super) bytes: usize,
 }
 
 impl LogStore {
     /// The log as the files left it.
-    pub(super) fn open(
-        worker: LogWorkerHandle,
-        recovered: &Recovered,
-    ) -> Result<Self, versioned::DecodeError> {
-        let purged: Option<LogId> = recovered.purged.as_deref().map(decode).transpose()?;
-        let first = purged.map_or(0, |log_id| log_id.index + 1);
-        let mut entries = BTreeMap::new();
-        for (index, bytes) in recovered.records.iter().filter(|(index, _)| *index >= first) {
-            entries.insert(*index, Stored { entry: decode(bytes)?, bytes: bytes.len() });
-        }
-        let vote = recovered.vote.as_deref().map(decode).transpose()?;
-        Ok(Self { worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) })
-    }
-
-    /// Up to where the log was purged, by its marker.
-    pub(super) fn purged_index(recovered: &Recovered) -> Result<Option<u64>, versioned::DecodeError> {
-        let purged: Option<LogId> = recovered.purged.as_deref().map(decode).transpose()?;
-        Ok(purged.map(|log_id| log_id.index))
+    pub(super) fn new(worker: LogWorkerHandle, recovered: Recovered) -> Self {
+        let Recovered { store, vote, purged, entries, .. } = recovered;
+        Self { store, worker, cache: Arc::new(Mutex::new(Cache { entries, purged, vote })) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -112,7 +100,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.worker.save_vote(encode(vote)).await?;
+        let record = VoteRecord { store: self.store, vote: Some(*vote) };
+        self.worker.save_vote(encode(&record)).await?;
         self.cache().vote = Some(*vote);
         Ok(())
     }
@@ -152,11 +141,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Bytes {
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Bytes {
     Bytes::from(versioned::encode(RECORD_VERSION, value))
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, versioned::DecodeError> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, versioned::DecodeError> {
     versioned::decode(bytes, RECORD_VERSION..=RECORD_VERSION)
 }
 
@@ -172,6 +161,7 @@ mod tests {
     use openraft::{EntryPayload, Membership};
     use std::collections::BTreeSet;
 
+    use super::super::files::RaftFiles;
     use super::super::log_worker::{IoMode, LogWorker};
     use super::super::types::{CommandBatch, RaftNode};
     use super::*;
@@ -187,9 +177,10 @@ mod tests {
 
     async fn log_of(sizes: &[usize]) -> LogStore {
         let disk = Arc::new(SimDisk::new());
-        let (worker, recovered) = LogWorker::open(disk, Path::new("/raft")).unwrap();
-        let worker = LogWorkerHandle::start(worker, IoMode::Task).unwrap();
-        let mut log = LogStore::open(worker, &recovered).unwrap();
+        let files = RaftFiles::open_or_create(disk, Path::new("/raft"), StoreId(1)).unwrap();
+        let worker = LogWorker::new(files.disk, files.dir, files.log);
+        let worker = LogWorkerHandle::start(worker, IoMode::task()).unwrap();
+        let mut log = LogStore::new(worker, files.recovered);
         let entries: Vec<_> = (0..).zip(sizes).map(|(index, bytes)| entry(index, *bytes)).collect();
         log.append(entries, IOFlushed::noop()).await.unwrap();
         log

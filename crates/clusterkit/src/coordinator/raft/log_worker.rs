@@ -3,19 +3,21 @@
 //! Everything that must be durable in order (votes, appends, truncations) goes through one queue,
 //! so that the order on disk is the order in which it was asked for. Appends that wait together
 //! share one sync. After the first failed write or sync the worker answers every request with an
-//! error and the node stops.
+//! error and the node stops, for the reason that [`LogFailure`] keeps.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_storage::checked::{read_checked, write_checked};
 use clusterkit_storage::disk::Disk;
-use clusterkit_storage::record_log::{Options, RecordLog};
+use clusterkit_storage::record_log::RecordLog;
 use openraft::storage::IOFlushed;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::files::{PURGED_FILE, SNAPSHOT_FILE, VOTE_FILE};
 use super::types::TypeConfig;
 
 /// Requests that may wait for the worker. More make the caller wait.
@@ -23,31 +25,37 @@ const QUEUE_MAX: usize = 256;
 /// Appends that share one sync.
 const BATCH_MAX: usize = 64;
 
-/// Bytes read at once when the log is opened.
-const READ_BYTES: u64 = 8 << 20;
-/// The log's entries are small and few: small segments are freed sooner.
-const LOG_OPTIONS: Options = Options { index_first: 0, segment_bytes: 4 << 20 };
-
-const LOG_DIR: &str = "log";
-const VOTE_FILE: &str = "vote";
-const PURGED_FILE: &str = "purged";
-const SNAPSHOT_FILE: &str = "snapshot";
-
 /// Where the worker runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum IoMode {
     /// On a thread of its own: a sync never holds up the runtime.
     Thread,
-    /// As a task: for disks that never block, so that virtual time stands still meanwhile.
+    /// As a task: for disks that never block, so that virtual time stands still meanwhile, but for
+    /// what a sync is said to take.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the test kit's disk never blocks"))]
-    Task,
+    Task {
+        /// How long a sync takes just now.
+        sync_time: watch::Receiver<Duration>,
+    },
+}
+
+impl IoMode {
+    /// As a task, for disks whose syncs take no time.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn task() -> Self {
+        Self::Task { sync_time: watch::channel(Duration::ZERO).1 }
+    }
 }
 
 /// Sends requests to the worker.
 #[derive(Debug, Clone)]
 pub(crate) struct LogWorkerHandle {
     requests: mpsc::Sender<Request>,
+    failure: LogFailure,
 }
+
+/// The first failure of the worker, once there is one. It outlives the worker.
+pub(super) type LogFailure = Arc<OnceLock<Arc<io::Error>>>;
 
 type Reply<T> = oneshot::Sender<io::Result<T>>;
 
@@ -70,16 +78,22 @@ impl LogWorkerHandle {
     /// Starts the worker; it ends when the last handle is dropped.
     pub(super) fn start(worker: LogWorker, mode: IoMode) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let failure = Arc::clone(&worker.failure);
         match mode {
             IoMode::Thread => {
                 let thread = std::thread::Builder::new().name("clusterkit-raft-log".to_owned());
                 thread.spawn(move || worker.run_blocking(queue))?;
             }
-            IoMode::Task => {
-                tokio::spawn(worker.run(queue));
+            IoMode::Task { sync_time } => {
+                tokio::spawn(worker.run(queue, sync_time));
             }
         }
-        Ok(Self { requests })
+        Ok(Self { requests, failure })
+    }
+
+    /// Where it is kept what broke the worker.
+    pub(super) fn failure(&self) -> LogFailure {
+        Arc::clone(&self.failure)
     }
 
     /// Queues records; `flushed` is told once they are durable, in the order of the calls.
@@ -132,43 +146,12 @@ pub(super) struct LogWorker {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     log: RecordLog,
-    failed: bool,
-}
-
-/// What the files said when they were opened.
-pub(super) struct Recovered {
-    pub(super) vote: Option<Bytes>,
-    pub(super) purged: Option<Bytes>,
-    pub(super) snapshot: Option<Bytes>,
-    pub(super) records: Vec<(u64, Bytes)>,
+    failure: LogFailure,
 }
 
 impl LogWorker {
-    /// Opens the log and the files beside it in `dir`.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<(Self, Recovered)> {
-        disk.create_dir_all(dir).map_err(io::Error::other)?;
-        let (log, recovery) =
-            RecordLog::open(Arc::clone(&disk), &dir.join(LOG_DIR), &LOG_OPTIONS).map_err(io::Error::other)?;
-        if let Some(torn) = recovery.torn {
-            tracing::warn!(target: "clusterkit::storage", ?torn, "cut a torn tail off the control-plane log");
-        }
-        let read = |name: &str| read_checked(disk.as_ref(), &dir.join(name)).map_err(io::Error::other);
-        let recovered = Recovered {
-            vote: read(VOTE_FILE)?,
-            purged: read(PURGED_FILE)?,
-            snapshot: read(SNAPSHOT_FILE)?,
-            records: read_all(&log)?,
-        };
-        Ok((Self { disk, dir: dir.to_owned(), log, failed: false }, recovered))
-    }
-
-    /// Ends a purge that a crash cut off between its marker and its work: everything up to `index` is
-    /// in a snapshot, so the log goes on behind it.
-    pub(super) fn finish_purge(&mut self, index: u64) -> io::Result<()> {
-        if self.log.next_index() > index {
-            return Ok(());
-        }
-        self.log.reset_to(index + 1).map_err(io::Error::other)
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, log: RecordLog) -> Self {
+        Self { disk, dir, log, failure: LogFailure::default() }
     }
 
     fn run_blocking(mut self, mut queue: mpsc::Receiver<Request>) {
@@ -178,9 +161,13 @@ impl LogWorker {
         }
     }
 
-    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>, sync_time: watch::Receiver<Duration>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let time = *sync_time.borrow() * syncs_of(&batch);
+            if !time.is_zero() {
+                tokio::time::sleep(time).await;
+            }
             self.serve(&mut batch);
         }
     }
@@ -207,11 +194,16 @@ impl LogWorker {
         if unsynced.is_empty() {
             return;
         }
-        let synced = self.guard(|worker| worker.log.sync().map_err(io::Error::other));
+        // Whether it failed is asked for each of those who share it.
+        drop(self.guard(|worker| worker.log.sync().map_err(io::Error::other)));
         for (written, flushed) in unsynced.drain(..) {
-            let outcome = written.and_then(|()| synced.as_ref().copied().map_err(copy_error));
-            flushed.io_completed(outcome);
+            flushed.io_completed(written.and_then(|()| self.check_whole()));
         }
+    }
+
+    /// That nothing has failed yet.
+    fn check_whole(&self) -> io::Result<()> {
+        self.failure.get().map_or(Ok(()), |failure| Err(share_error(failure)))
     }
 
     fn serve_one(&mut self, request: Request) {
@@ -234,12 +226,10 @@ impl LogWorker {
     /// Runs `action` unless an earlier one failed: after a failed sync nobody knows what is on the
     /// disk, so nothing more is promised.
     fn guard<T>(&mut self, action: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
-        if self.failed {
-            return Err(io::Error::other("an earlier write failed; the node must stop"));
-        }
-        action(self).inspect_err(|error| {
-            self.failed = true;
+        self.check_whole()?;
+        action(self).map_err(|error| {
             tracing::error!(target: "clusterkit::storage", %error, "the control-plane log failed; this node stops");
+            share_error(self.failure.get_or_init(|| Arc::new(error)))
         })
     }
 
@@ -278,16 +268,20 @@ impl LogWorker {
     }
 }
 
-/// Every record that the log holds: it is bounded by the snapshot policy.
-fn read_all(log: &RecordLog) -> io::Result<Vec<(u64, Bytes)>> {
-    let mut records = Vec::new();
-    let mut next = log.first_index();
-    while next < log.next_index() {
-        let some = log.read(next..log.next_index(), READ_BYTES).map_err(io::Error::other)?;
-        next += some.len() as u64;
-        records.extend(some);
-    }
-    Ok(records)
+/// How many syncs the requests take, one after the other: neighbouring appends share one, and a file
+/// that is replaced takes one for itself and one for its name.
+fn syncs_of(batch: &[Request]) -> u32 {
+    let is_append = |request: &Request| matches!(request, Request::Append { .. });
+    let runs = batch.chunk_by(|one, next| is_append(one) && is_append(next));
+    let syncs = runs.map(|run| match run[0] {
+        Request::Append { .. } => 1,
+        Request::ReadSnapshot { .. } => 0,
+        Request::Purge { .. }
+        | Request::SaveSnapshot { .. }
+        | Request::SaveVote { .. }
+        | Request::Truncate { .. } => 2,
+    });
+    syncs.sum()
 }
 
 fn answer<T>(reply: Reply<T>, outcome: io::Result<T>) {
@@ -295,42 +289,29 @@ fn answer<T>(reply: Reply<T>, outcome: io::Result<T>) {
     drop(reply.send(outcome));
 }
 
-fn copy_error(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), error.to_string())
+/// The same error for one more of those who wait.
+fn share_error(error: &Arc<io::Error>) -> io::Error {
+    io::Error::new(error.kind(), Arc::clone(error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clusterkit_core::id::StoreId;
     use clusterkit_storage::disk::SimDisk;
 
     use super::*;
+    use crate::coordinator::raft::files::RaftFiles;
 
     fn records(count: u64) -> Vec<Bytes> {
         (0..count).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect()
     }
 
     fn open(disk: &SimDisk) -> LogWorker {
-        LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap().0
-    }
-
-    #[test]
-    fn a_purge_that_was_cut_off_after_its_marker_is_finished() {
-        let disk = SimDisk::new();
-        let mut worker = open(&disk);
-        worker.write(0, &records(10)).unwrap();
-        worker.log.sync().unwrap();
-        // A snapshot reaches to 20; the marker is written, and the power is cut before the rest.
-        worker.save(PURGED_FILE, b"20").unwrap();
-        disk.crash_clean();
-        let mut worker = open(&disk);
-        worker.finish_purge(20).unwrap();
-        worker.write(21, &records(3)).unwrap();
-        worker.log.sync().unwrap();
-        disk.crash_clean();
-        let (worker, recovered) = LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap();
-        let indexes: Vec<_> = recovered.records.iter().map(|(index, _)| *index).collect();
-        assert_eq!(indexes, [21, 22, 23]);
-        assert_eq!(worker.log.next_index(), 24);
+        let files =
+            RaftFiles::open_or_create(Arc::new(disk.clone()), Path::new("/raft"), StoreId(7)).unwrap();
+        LogWorker::new(files.disk, files.dir, files.log)
     }
 
     #[test]

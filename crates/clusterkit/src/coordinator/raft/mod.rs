@@ -1,6 +1,7 @@
 //! The control plane as one Raft group on openraft. No type of that crate leaves this module.
 
 mod config;
+mod files;
 mod group;
 mod log_store;
 mod log_worker;
@@ -9,6 +10,7 @@ mod state_machine;
 mod types;
 
 pub(crate) use self::config::ELECTION_TIMEOUT_MAX;
-pub(crate) use self::group::{Leadership, ProposeError, RaftGroup, RaftNodeStats, RaftOptions};
+pub(crate) use self::files::RaftFiles;
+pub(crate) use self::group::{Leadership, ProposeError, RaftGroup, RaftNodeStats, RaftOptions, View};
 pub(crate) use self::log_worker::IoMode;
 pub(crate) use self::network::AddressBook;

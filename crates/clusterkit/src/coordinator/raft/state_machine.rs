@@ -1,6 +1,7 @@
 //! The control state behind openraft's state-machine trait: in memory, with snapshots on disk.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use super::group::View;
 use super::log_worker::LogWorkerHandle;
 use super::types::{BatchOutcome, CommandBatch, LogId, RaftNode, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::error::DataDirError;
 use crate::events::EventLog;
 
 /// The version that snapshots are written under.
@@ -189,21 +191,34 @@ pub(crate) enum SnapshotError {
     State(#[from] InvalidState),
 }
 
+impl SnapshotError {
+    /// What it means for the node whose `file` it is about.
+    pub(super) fn in_file(self, file: &Path) -> DataDirError {
+        match self {
+            Self::Decode(error) => DataDirError::of_decode(file, error),
+            Self::State(source) => DataDirError::State { file: file.to_owned(), source },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
     use std::path::Path;
 
-    use clusterkit_core::id::TopologyVersion;
+    use clusterkit_core::id::{StoreId, TopologyVersion};
     use clusterkit_storage::disk::SimDisk;
 
+    use super::super::files::RaftFiles;
     use super::super::log_worker::{IoMode, LogWorker};
     use super::*;
     use crate::net::SystemClock;
 
     fn open(disk: &SimDisk, snapshot: Option<&[u8]>) -> Result<StateMachine, SnapshotError> {
-        let (worker, _) = LogWorker::open(Arc::new(disk.clone()), Path::new("/raft")).unwrap();
-        let worker = LogWorkerHandle::start(worker, IoMode::Task).unwrap();
+        let files =
+            RaftFiles::open_or_create(Arc::new(disk.clone()), Path::new("/raft"), StoreId(1)).unwrap();
+        let worker = LogWorker::new(files.disk, files.dir, files.log);
+        let worker = LogWorkerHandle::start(worker, IoMode::task()).unwrap();
         let (views, _) = watch::channel(Arc::new(View::default()));
         StateMachine::open(worker, snapshot, views, Arc::new(EventLog::new(Arc::new(SystemClock))))
     }

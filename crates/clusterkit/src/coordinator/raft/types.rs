@@ -90,10 +90,11 @@ mod tests {
     use std::fmt::Write as _;
 
     use clusterkit_core::control::{FirstTable, InSyncProposal, LivenessChange, MemberIndex, Registration};
+    use clusterkit_core::handoff::Stage;
     use clusterkit_core::id::{
         BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
     };
-    use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, RaftRole};
+    use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, RaftRole};
 
     use super::*;
 
@@ -113,6 +114,7 @@ mod tests {
             weight: 2,
             role: RaftRole::Voter,
             holds_data: true,
+            reports_position: false,
             software: "0.1.0".to_owned(),
             metadata: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         }
@@ -135,6 +137,7 @@ mod tests {
             in_sync: BTreeSet::from([node("a"), node("b")]),
             added: BTreeMap::from([(node("b"), Incarnation(1))]),
         };
+        let overrun = Overrun { node: node("a"), stage: Stage::CatchUp };
         vec![
             Command::FormCluster { cluster, members: vec![registration()], table },
             Command::RegisterNode { registration: registration(), replace: true },
@@ -154,6 +157,8 @@ mod tests {
             Command::Leave { node: node("a") },
             Command::RemoveNode { node: node("a"), force: true },
             Command::SetReplicationFactor { replication_factor: 5 },
+            Command::Resign { partition, version, epoch, node: node("a") },
+            Command::NameOverrun { partition, version, overrun: Some(overrun) },
         ]
     }
 

@@ -73,6 +73,19 @@ async fn killed_node_is_a_loss_at_once_wherever_it_was_connected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn store_is_heard_while_a_connection_that_it_dialled_stands() {
+    let net = MemNet::new();
+    let (a, mut b) = (node(&net, "a").await, node(&net, "b").await);
+    let (store_a, store_b) = (identity("a").store, identity("b").store);
+    assert!(!b.transport.hears(store_a));
+    assert_echo(a.echo("b").await);
+    assert!(b.transport.hears(store_a) && !a.transport.hears(store_b));
+    net.kill("a");
+    assert_eq!(b.loss().await, lost("a"));
+    assert!(!b.transport.hears(store_a), "the loss is told when the connection is gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn call_in_flight_to_a_killed_node_is_lost() {
     let net = MemNet::new();
     let (a, _b) = (node(&net, "a").await, node(&net, "b").await);

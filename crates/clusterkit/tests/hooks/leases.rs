@@ -1,0 +1,108 @@
+//! No two nodes may write a partition at once, whatever the network does: leases end by time before
+//! another node's begin.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clusterkit::testing::Cluster;
+use clusterkit::{Epoch, PartitionId};
+
+use super::{node, start};
+
+const NODES: u32 = 5;
+/// Faults of one run.
+const FAULTS: u32 = 25;
+/// How often the leases are looked at.
+const LOOK: Duration = Duration::from_millis(7);
+
+/// A small seeded generator (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn node(&mut self) -> u32 {
+        u32::try_from(self.below(u64::from(NODES))).expect("a small number") + 1
+    }
+}
+
+/// What was seen of the leases so far.
+#[derive(Default)]
+struct Seen {
+    newest: BTreeMap<PartitionId, Epoch>,
+    looks_led: u64,
+}
+
+impl Seen {
+    fn look(&mut self, cluster: &Cluster) {
+        let running = cluster.running();
+        for partition in std::iter::once(super::P) {
+            let leases = running.iter().filter_map(|number| {
+                let lease = cluster.node(*number).lead(partition).ok()?;
+                Some((*number, lease.epoch()))
+            });
+            let leases: Vec<_> = leases.collect();
+            assert!(leases.len() < 2, "{partition} can be written by several: {leases:?}");
+            if let Some((number, epoch)) = leases.first() {
+                let newest = self.newest.entry(partition).or_insert(*epoch);
+                assert!(epoch >= newest, "node-{number} writes {partition} under {epoch} after {newest}");
+                *newest = *epoch;
+                self.looks_led += 1;
+            }
+        }
+    }
+
+    async fn watch(&mut self, cluster: &Cluster, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            self.look(cluster);
+            tokio::time::sleep(LOOK).await; // tidy: the clock is paused
+        }
+    }
+}
+
+fn fault(cluster: &Cluster, chance: &mut Chance) {
+    let (one, other) = (chance.node(), chance.node());
+    let name = |number| node(number).as_str().to_owned();
+    match chance.below(4) {
+        // Cut off.
+        0 | 1 => {
+            let others: Vec<_> = (1..=NODES).filter(|number| *number != one).map(name).collect();
+            let others: Vec<_> = others.iter().map(String::as_str).collect();
+            cluster.net().partition(&[&[name(one).as_str()], &others]);
+        }
+        // One way.
+        2 => cluster.net().block(&name(one), &name(other)),
+        _ => cluster.net().delay(&name(one), &name(other), Duration::from_millis(chance.below(700))),
+    }
+}
+
+async fn run(seed: u64) {
+    let (cluster, _) = start(NODES, 3).await;
+    let mut chance = Chance(seed);
+    let mut seen = Seen::default();
+    for _ in 0..FAULTS {
+        fault(&cluster, &mut chance);
+        seen.watch(&cluster, Duration::from_millis(100 + chance.below(2_500))).await;
+        if chance.below(3) > 0 {
+            cluster.net().heal();
+            for (one, other) in (1..=NODES).flat_map(|one| (1..=NODES).map(move |other| (one, other))) {
+                cluster.net().delay(node(one).as_str(), node(other).as_str(), Duration::ZERO);
+            }
+            seen.watch(&cluster, Duration::from_millis(chance.below(1_500))).await;
+        }
+    }
+    assert!(seen.looks_led > 500, "seed {seed}: nobody led for most of the time: {}", seen.looks_led);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_two_nodes_can_write_a_partition_at_once() {
+    for seed in 0..2 {
+        run(seed).await;
+    }
+}

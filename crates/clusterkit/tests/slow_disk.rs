@@ -1,0 +1,57 @@
+//! Whole nodes on disks whose syncs take their time.
+
+use std::time::Duration;
+
+use clusterkit::testing::Cluster;
+use clusterkit::{Builder, HealthReason};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longer than anything here takes, so that a node that hangs is seen.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Changes come faster than they can be stored.
+async fn change_every_20_ms(cluster: &Cluster, seconds: u64) {
+    let (end, mut changes) = (Instant::now() + Duration::from_secs(seconds), JoinSet::new());
+    for number in (1..=3).cycle() {
+        if Instant::now() >= end {
+            break;
+        }
+        let node = cluster.node(number).clone();
+        assert!(!node.health().reasons.contains(&HealthReason::NoController), "a slow controller is one");
+        changes.spawn(async move { node.set_replication_factor(number).await });
+        sleep(Duration::from_millis(20)).await; // tidy: the clock is paused
+    }
+    while let Some(outcome) = timeout(DEADLINE, changes.join_next()).await.expect("it hangs") {
+        outcome.expect("no panic").expect("each change is stored in time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_syncs_delay_changes_and_lose_neither_them_nor_the_controller() {
+    for sync_millis in [75, 100, 200, 400] {
+        let mut cluster = Cluster::new();
+        let (slow, sync_time) = watch::channel(Duration::ZERO);
+        let build = |builder: Builder| builder.expect(3).partitions(8).sync_time(sync_time.clone());
+        cluster.launch(1..=3, build).await;
+        for number in 1..=3 {
+            cluster.ready(number).await.unwrap();
+        }
+        let before = cluster.node(1).status().control_plane;
+        slow.send_replace(Duration::from_millis(sync_millis));
+        change_every_20_ms(&cluster, 5).await;
+        let after = cluster.node(1).status().control_plane;
+        assert_eq!((after.term, after.controller), (before.term, before.controller));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_forms_on_disks_whose_votes_take_almost_an_election() {
+    let mut cluster = Cluster::new();
+    let (_slow, sync_time) = watch::channel(Duration::from_millis(140));
+    cluster.launch(1..=3, |builder| builder.expect(3).sync_time(sync_time.clone())).await;
+    for number in 1..=3 {
+        timeout(DEADLINE, cluster.ready(number)).await.expect("it hangs").unwrap();
+    }
+}
