@@ -116,7 +116,7 @@ fn take(report: &Report, facts: &mut Facts) {
             });
         }
         Fact::Overran { stage } => {
-            drop(facts.overruns.insert(partition, Some(Overrun { node, stage: *stage })))
+            drop(facts.overruns.insert(partition, Some(Overrun { node, stage: *stage })));
         }
         Fact::OnTime => drop(facts.overruns.entry(partition).or_insert(None)),
         Fact::Sealed { epoch, version } => drop(facts.sealed.insert(partition, (*epoch, *version))),

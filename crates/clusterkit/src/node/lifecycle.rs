@@ -221,7 +221,7 @@ async fn observe(shared: Arc<Shared>) {
         match next {
             Some(Ok(event)) => observer.observe(&shared.node, &shared.topology(), &event.event).await,
             Some(Err(lost)) => {
-                tracing::warn!(target: "clusterkit::hooks", %lost, "a watcher of replicas is too slow")
+                tracing::warn!(target: "clusterkit::hooks", %lost, "a watcher of replicas is too slow");
             }
             None => return,
         }
