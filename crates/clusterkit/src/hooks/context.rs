@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterkit_core::handoff::{ActivateCause, Progress, SealCause, Token};
 use clusterkit_core::id::{Epoch, PartitionId, PartitionVersion, ReplicaUid};
-use clusterkit_core::topology::Node;
+use clusterkit_core::topology::{Node, Topology};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ pub struct Context {
     pub(crate) inbox: mpsc::Sender<StageInput>,
     pub(crate) deadline: Duration,
     pub(crate) node: Arc<Node>,
+    pub(crate) topology: Arc<Topology>,
 }
 
 impl Context {
@@ -40,6 +41,13 @@ impl Context {
     #[must_use]
     pub fn node(&self) -> Arc<Node> {
         Arc::clone(&self.node)
+    }
+
+    /// The topology by which it is called: who else holds the partition, who of them is in sync. It is
+    /// at least as new as the record that the stage is for, and does not change while the hook runs.
+    #[must_use]
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
     }
 
     /// Says how far a copy is, for status and metrics, and that it does not stand still. Cheap; one

@@ -267,9 +267,10 @@ impl StageRunner {
             inbox: self.inbox.clone(),
             deadline: deadline(&self.shared, call.stage()),
             node: me,
+            topology: Arc::clone(&self.topology),
         };
         tracing::debug!(target: "clusterkit::hooks", partition = %call.partition(), stage = %call.stage(), "calling a hook");
-        let asked = Asked { shared: Arc::clone(&self.shared), topology: Arc::clone(&self.topology), context };
+        let asked = Asked { shared: Arc::clone(&self.shared), context };
         let handler = Arc::clone(&self.handler);
         let (stage, partition) = (call.stage(), call.partition());
         let hook = self.shared.tracker.spawn(asked.call(handler, call));
@@ -338,7 +339,6 @@ fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
 /// A call with everything it needs.
 struct Asked {
     shared: Arc<Shared>,
-    topology: Arc<Topology>,
     context: Context,
 }
 
@@ -346,7 +346,7 @@ impl Asked {
     async fn call(self, handler: Arc<dyn AnyHandler>, call: Call) -> StageResult {
         match call {
             Call::Prepare { partition, uid } => {
-                let record = self.topology.partition(partition);
+                let record = self.context.topology.partition(partition);
                 let in_sync = record.is_some_and(|record| record.is_electable(&self.shared.node));
                 handler.prepare(hooks::Prepare { partition, uid, in_sync, context: self.context }).await
             }
@@ -366,8 +366,9 @@ impl Asked {
                 handler.activate(hooks::Activate { partition, epoch, cause, context: self.context }).await
             }
             Call::Release { partition, uid } => {
-                let leader = self.topology.partition(partition).and_then(|record| record.leader.as_ref());
-                let leader = leader.and_then(|leader| self.topology.nodes.get(leader)).cloned();
+                let leader =
+                    self.context.topology.partition(partition).and_then(|record| record.leader.as_ref());
+                let leader = leader.and_then(|leader| self.context.topology.nodes.get(leader)).cloned();
                 handler.release(hooks::Release { partition, uid, leader, context: self.context }).await
             }
         }
@@ -376,9 +377,10 @@ impl Asked {
     /// The living holders that have adopted the record: what they acknowledge from now on comes to
     /// this replica too.
     async fn sources(&self, partition: PartitionId, version: PartitionVersion) -> Vec<Arc<Node>> {
-        let holders = self.topology.partition(partition).into_iter().flat_map(Partition::holders);
+        let holders = self.context.topology.partition(partition).into_iter().flat_map(Partition::holders);
         let others = holders.filter(|holder| **holder != self.shared.node);
-        let others: Vec<_> = others.filter_map(|holder| self.topology.nodes.get(holder)).cloned().collect();
+        let others: Vec<_> =
+            others.filter_map(|holder| self.context.topology.nodes.get(holder)).cloned().collect();
         let asked = others.into_iter().filter(|node| node.is_live()).map(|node| async move {
             let adopted = self.has_adopted(&node, partition, version).await;
             adopted.then_some(node)

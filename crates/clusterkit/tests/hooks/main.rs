@@ -2,6 +2,7 @@
 //! clock that obey the test, with handlers that write down what they are asked.
 
 mod crashes;
+mod drain;
 mod leases;
 mod positions;
 mod recorder;

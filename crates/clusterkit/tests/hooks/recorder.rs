@@ -159,12 +159,24 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// What a hook looks up by its topology is never older than what it is called for.
+    fn check_topology(&self, stage: &CatchUp) {
+        let record = stage.context.topology().partition(stage.partition).expect("the partition is known");
+        assert!(record.version >= stage.version, "{record:?} for version {}", stage.version);
+        let replica = record.replica(&stage.context.node().id).expect("this node holds it");
+        assert_eq!(replica.uid, stage.uid);
+        assert!(record.in_sync.contains(&stage.leader.id));
+    }
+}
+
 impl PartitionHandler for Recorder {
     async fn prepare(&self, _: Prepare) -> StageResult {
         self.answer(Call::Prepare).await
     }
 
-    async fn catch_up(&self, _: CatchUp) -> StageResult {
+    async fn catch_up(&self, stage: CatchUp) -> StageResult {
+        self.check_topology(&stage);
         self.answer(Call::CatchUp).await
     }
 
