@@ -131,6 +131,6 @@ async fn nodes_leave_one_after_the_other_and_no_write_fails() {
     .expect("both leave");
     let (writes, longest) = (world.writes.get(), world.longest.get());
     println!("{writes} writes, the longest took {longest:?}");
-    assert!(writes > 2_000, "only {writes}");
+    assert!(writes > 1_000, "only {writes}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
