@@ -77,6 +77,8 @@ fn test_steps<'a>(root: &'a Path, metadata: &'a Metadata) -> Vec<Step<'a>> {
     let mut steps = vec![
         cargo_step("format", "fmt --all --check"),
         Step::command("lints", clippy),
+        // Tests run the examples as programs, and a test's own build of an example is none.
+        cargo_step("examples", "build --workspace --all-features --examples"),
         cargo_step("tests", "test --workspace --all-features --tests --examples"),
         cargo_step("doc tests", "test --workspace --all-features --doc"),
         Step::command("documentation", doc),
