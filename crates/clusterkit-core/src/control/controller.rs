@@ -218,7 +218,14 @@ impl Controller {
     /// A node says something of a replica of its. It says so again until the record shows it, so a
     /// report that does not fit this controller's state is dropped.
     pub fn handle_report(&mut self, now: Instant, report: Report) {
-        self.dirty |= self.reports.hear(now, &self.state.topology, report);
+        self.handle_reports(now, [report]);
+    }
+
+    /// The same for many at once: what follows from them is thought through once.
+    pub fn handle_reports(&mut self, now: Instant, reports: impl IntoIterator<Item = Report>) {
+        for report in reports {
+            self.dirty |= self.reports.hear(now, &self.state.topology, report);
+        }
         self.step(now);
     }
 

@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NodeId, StoreId};
 use crate::limits::VOTERS_MAX;
-use crate::topology::{Node, RaftRole, Stage, Topology};
+use crate::topology::{Liveness, Node, RaftRole, Stage, Topology};
 
 /// Who belongs to the Raft group now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub fn voters_wanted(eligible: usize) -> usize {
 
 struct Voters<'a> {
     by_store: BTreeMap<StoreId, &'a Node>,
+    /// Nodes that have left and run still: they are told that, and what went before.
+    leaving: BTreeSet<StoreId>,
     set: &'a VoterSet,
     gone: &'a BTreeSet<NodeId>,
     wanted: usize,
@@ -61,10 +63,12 @@ struct Voters<'a> {
 
 impl<'a> Voters<'a> {
     fn new(topology: &'a Topology, set: &'a VoterSet, gone: &'a BTreeSet<NodeId>) -> Self {
+        let leaving = topology.nodes.values().filter(|node| node.stage == Stage::Left && runs(node));
+        let leaving = leaving.map(|node| node.store).collect();
         let staying = topology.nodes.values().filter(|node| node.stage != Stage::Left);
         let by_store: BTreeMap<_, _> = staying.map(|node| (node.store, node.as_ref())).collect();
         let eligible = by_store.values().filter(|node| may_vote(node)).count();
-        Self { by_store, set, gone, wanted: voters_wanted(eligible).max(1) }
+        Self { by_store, leaving, set, gone, wanted: voters_wanted(eligible).max(1) }
     }
 
     fn add_learner(&self) -> Option<VoterStep> {
@@ -101,7 +105,7 @@ impl<'a> Voters<'a> {
 
     /// Learners that nobody registered, and as a last resort such voters.
     fn remove(&self) -> Option<VoterStep> {
-        let stray = |store: &&StoreId| !self.is_registered(store);
+        let stray = |store: &&StoreId| !self.is_registered(store) && !self.leaving.contains(*store);
         if let Some(store) = self.set.learners.iter().find(stray) {
             return Some(VoterStep::Remove(*store));
         }
@@ -139,6 +143,11 @@ impl<'a> Voters<'a> {
     fn is_fit(&self, store: &StoreId) -> bool {
         self.is_good(store) && self.is_live(store)
     }
+}
+
+/// Whether the process is there, whatever it is there for.
+fn runs(node: &Node) -> bool {
+    matches!(node.liveness, Liveness::Alive | Liveness::Suspect)
 }
 
 fn may_vote(node: &Node) -> bool {

@@ -1,22 +1,18 @@
 //! What a hook is called with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use clusterkit_core::handoff::{ActivateCause, Progress, SealCause, Token};
+use clusterkit_core::handoff::{ActivateCause, Progress, SealCause};
 use clusterkit_core::id::{Epoch, PartitionId, PartitionVersion, ReplicaUid};
 use clusterkit_core::topology::{Node, Topology};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-use crate::node::StageInput;
 
 /// What every hook is given besides its arguments.
 #[derive(Debug, Clone)]
 pub struct Context {
-    pub(crate) token: Token,
     pub(crate) cancelled: CancellationToken,
-    pub(crate) inbox: mpsc::Sender<StageInput>,
+    pub(crate) said: Arc<ProgressCell>,
     pub(crate) deadline: Duration,
     pub(crate) node: Arc<Node>,
     pub(crate) topology: Arc<Topology>,
@@ -50,12 +46,25 @@ impl Context {
         &self.topology
     }
 
-    /// Says how far a copy is, for status and metrics, and that it does not stand still. Cheap; one
-    /// that finds no room is dropped, so say it as often as you like.
+    /// Says how far a copy is, for status and metrics, and that it does not stand still. Only the newest
+    /// word counts, and it is looked at with every heartbeat: say it as often as you like.
     pub fn progress(&self, bytes: u64, bytes_total: Option<u64>) {
-        let progress = Progress { bytes, bytes_total };
-        // Only the newest counts, and there will be a newer one.
-        drop(self.inbox.try_send(StageInput::Progress { token: self.token, progress }));
+        self.said.say(Progress { bytes, bytes_total });
+    }
+}
+
+/// The newest word of a hook about how far it is, until somebody looks.
+#[derive(Debug, Default)]
+pub(crate) struct ProgressCell(Mutex<Option<Progress>>);
+
+impl ProgressCell {
+    fn say(&self, progress: Progress) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// What was said since the last look.
+    pub(crate) fn take(&self) -> Option<Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -37,6 +37,7 @@ use std::time::Duration;
 
 pub(crate) use self::adapters::Observer;
 pub use self::adapters::{OnPartitionChange, SixHooks};
+pub(crate) use self::context::ProgressCell;
 pub use self::context::{Activate, CatchUp, Context, Prepare, Release, Seal};
 pub use clusterkit_core::handoff::{
     ActivateCause, Config as HookConfig, Position, SealCause, Stage, StageStatus,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::handoff::Report;
-use clusterkit_core::id::TopologyVersion;
+use clusterkit_core::handoff::{Fact, Report};
+use clusterkit_core::id::{PartitionId, TopologyVersion};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Node, Topology};
 use clusterkit_wire::hello::Class;
@@ -23,22 +23,41 @@ use crate::transport::Target;
 
 /// Reports of one message.
 pub(super) const REPORTS_MAX: usize = 512;
+/// Messages of reports at a time; what is left is told with the next one.
+const REPORT_MESSAGES_MAX: usize = 8;
 
 /// How long a node that stops waits for others to lead what it led: never, when it is the last one.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon it says so again.
 const GOODBYE_REPEAT: Duration = Duration::from_millis(50);
+/// Answers about support that wait to be looked at; their senders drop what finds no room.
+pub(super) const SUPPORT_INBOX_MAX: usize = 16;
 /// Answers about support that wait for the topology to catch up.
 const SUPPORT_PENDING_MAX: usize = 16;
 /// Inputs taken before reports are sent.
 const INPUTS_PER_STEP: usize = 128;
 
+/// The control plane supports this run until then, as of this version of the topology.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SupportHeard {
+    until: Instant,
+    version: TopologyVersion,
+}
+
+/// What reaches the agent.
+#[derive(Debug)]
+pub(super) struct Inboxes {
+    pub(super) stages: mpsc::Receiver<StageInput>,
+    pub(super) support: mpsc::Receiver<SupportHeard>,
+}
+
 /// Runs until the node stops.
-pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inbox: mpsc::Receiver<StageInput>) {
+pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inboxes: Inboxes) {
     let stop = shared.stop.clone();
-    let mut agent = Agent { shared, runner, sent: Vec::new(), pending: BTreeMap::new(), beats: 0 };
+    let (reports, pending) = (Reporter::new(), BTreeMap::new());
+    let mut agent = Agent { shared, runner, reports, pending, beats: 0 };
     tokio::select! {
-        () = agent.run(inbox) => {}
+        () = agent.run(inboxes) => {}
         () = stop.cancelled() => {}
     }
     agent.shared.leases.support().end();
@@ -47,15 +66,16 @@ pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inbox: mpsc::R
 struct Agent {
     shared: Arc<Shared>,
     runner: StageRunner,
-    /// The reports sent last.
-    sent: Vec<Report>,
+    reports: Reporter,
     /// Support that counts once the topology is as new as the answer that gave it.
     pending: BTreeMap<TopologyVersion, Instant>,
     beats: usize,
 }
 
 impl Agent {
-    async fn run(&mut self, mut inbox: mpsc::Receiver<StageInput>) {
+    /// What keeps this node alive in the eyes of the others comes first: hooks may say more than there
+    /// is time to hear.
+    async fn run(&mut self, mut inboxes: Inboxes) {
         let clock = Arc::clone(&self.shared.settings.clock);
         let mut topology = self.shared.topology.subscribe();
         topology.mark_changed();
@@ -79,14 +99,16 @@ impl Agent {
                     let newer = Arc::clone(&topology.borrow_and_update());
                     self.adopt(newer);
                 }
-                count = inbox.recv_many(&mut inputs, INPUTS_PER_STEP) => {
+                Some(support) = inboxes.support.recv() => self.note_support(support),
+                _ = beat.tick() => self.beat(),
+                () = timeout => self.runner.handle_timeout(),
+                count = inboxes.stages.recv_many(&mut inputs, INPUTS_PER_STEP) => {
                     if count == 0 || inputs.drain(..).any(|input| !self.take(input)) {
                         return;
                     }
                 }
-                _ = beat.tick() => self.beat(),
-                () = timeout => self.runner.handle_timeout(),
             }
+            self.runner.publish();
             self.report();
             look_at_myself(&self.shared);
         }
@@ -105,10 +127,6 @@ impl Agent {
 
     /// Takes an input; `false` when the node cannot go on.
     fn take(&mut self, input: StageInput) -> bool {
-        if let StageInput::Support { until, version } = input {
-            self.note_support(until, version);
-            return true;
-        }
         match self.runner.handle(input) {
             Ok(()) => true,
             Err(error) => {
@@ -118,7 +136,8 @@ impl Agent {
         }
     }
 
-    fn note_support(&mut self, until: Instant, version: TopologyVersion) {
+    fn note_support(&mut self, heard: SupportHeard) {
+        let SupportHeard { until, version } = heard;
         if version <= self.shared.adopted.borrow().version {
             self.extend(until);
             return;
@@ -141,7 +160,8 @@ impl Agent {
 
     /// Says that the node lives, and everything that the controller has not shown to have heard.
     fn beat(&mut self) {
-        self.sent.clear();
+        self.reports.say_again();
+        self.runner.handle_beat();
         if self.runner.is_sealed_for_good() {
             return;
         }
@@ -155,18 +175,61 @@ impl Agent {
         let Some(raft) = self.shared.raft.get() else { return };
         let now = self.shared.now();
         if let Some(support) = self.shared.support_given() {
-            self.note_support(now + support, raft.view().state.topology.version);
+            let version = raft.view().state.topology.version;
+            self.note_support(SupportHeard { until: now + support, version });
         }
     }
 
     fn report(&mut self) {
-        let reports: Vec<_> = self.runner.stages().reports().take(REPORTS_MAX).collect();
-        if reports == self.sent {
-            return;
+        let news = self.reports.news(self.runner.stages().reports());
+        for reports in news.chunks(REPORTS_MAX) {
+            let input = ControllerInput::Reports(reports.to_vec());
+            tell_controller(&self.shared, kind::REPORTS, &reports, input);
         }
-        self.sent.clone_from(&reports);
-        if !reports.is_empty() {
-            tell_controller(&self.shared, kind::REPORTS, &reports, ControllerInput::Reports(reports.clone()));
+    }
+}
+
+/// What was said, so that each fact is said once, and again from beat to beat: everything in turn,
+/// however much there is that the controller does not wait for.
+#[derive(Debug)]
+struct Reporter {
+    said: BTreeMap<PartitionId, Vec<Fact>>,
+    /// Where saying it again goes on.
+    next: PartitionId,
+}
+
+impl Reporter {
+    fn new() -> Self {
+        Self { said: BTreeMap::new(), next: PartitionId(0) }
+    }
+
+    /// What of `reports` is to be said now, as much as goes at a time.
+    fn news(&mut self, reports: impl Iterator<Item = Report>) -> Vec<Report> {
+        let is_said = |report: &Report| {
+            self.said.get(&report.partition).is_some_and(|facts| facts.contains(&report.fact))
+        };
+        let news: Vec<_> =
+            reports.filter(|report| !is_said(report)).take(REPORTS_MAX * REPORT_MESSAGES_MAX).collect();
+        for report in &news {
+            self.said.entry(report.partition).or_default().push(report.fact.clone());
+        }
+        news
+    }
+
+    /// Forgets what was said, as much as goes at a time, beginning where it ended the last time.
+    fn say_again(&mut self) {
+        let mut forgotten = 0;
+        for _ in 0..2 {
+            while let Some((partition, facts)) = self.said.range(self.next..).next() {
+                if forgotten >= REPORTS_MAX * REPORT_MESSAGES_MAX {
+                    return;
+                }
+                forgotten += facts.len();
+                let partition = *partition;
+                self.next = partition;
+                self.said.remove(&partition);
+            }
+            self.next = PartitionId(0);
         }
     }
 }
@@ -189,9 +252,9 @@ fn say_alive(shared: &Arc<Shared>, beats: usize) {
             shared.note_controller_backed();
             shared.note_standing(answer.standing);
             if let Some(support) = answer.support.filter(|_| answer.standing == Standing::Known) {
-                let input = StageInput::Support { until: sent + support, version: answer.version };
+                let heard = SupportHeard { until: sent + support, version: answer.version };
                 // The next beat brings another one.
-                drop(shared.stage_inbox.try_send(input));
+                shared.support_inbox.try_send(heard).ok();
             }
         }
     });
@@ -200,8 +263,15 @@ fn say_alive(shared: &Arc<Shared>, beats: usize) {
 /// Waits until user code has released what it held, as far as that goes in time: what is not is called
 /// again when the node starts next.
 pub(super) async fn release(shared: &Shared) {
-    let mut stages = shared.stages.subscribe();
-    let released = stages.wait_for(|view| view.is_released);
+    let (mut adopted, mut stages) = (shared.adopted.subscribe(), shared.stages.subscribe());
+    let holds_nothing =
+        |topology: &Arc<Topology>| !topology.partitions.iter().any(|record| record.holds(&shared.node));
+    let released = async {
+        // Whoever ordered it may know sooner than this node that nothing is left here: only the topology
+        // that it has adopted asks for the last releases.
+        drop(adopted.wait_for(holds_nothing).await);
+        drop(stages.wait_for(|view| view.is_released).await);
+    };
     let patience = shared.settings.hooks.release_deadline;
     if tokio::time::timeout(patience, released).await.is_err() {
         tracing::warn!(target: "clusterkit::hooks", "leaving although not everything is released");
@@ -278,5 +348,54 @@ fn tell_controller<T: Serialize>(shared: &Arc<Shared>, message_kind: u8, body: &
                 tracing::debug!(target: "clusterkit::membership", %error, "the controller was not told");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clusterkit_core::id::{Epoch, Incarnation, NodeId};
+
+    use super::*;
+
+    /// More than is said at a time.
+    const MANY: u32 = (REPORTS_MAX * REPORT_MESSAGES_MAX) as u32 + 500;
+
+    fn report(partition: u32, epoch: u64) -> Report {
+        let node = NodeId::new("node-1").expect("an id");
+        let fact = Fact::Activated { epoch: Epoch(epoch) };
+        Report { node, incarnation: Incarnation(1), partition: PartitionId(partition), fact }
+    }
+
+    fn said(reporter: &mut Reporter, reports: impl Iterator<Item = Report>) -> Vec<u32> {
+        reporter.news(reports).iter().map(|report| report.partition.0).collect()
+    }
+
+    #[test]
+    fn each_fact_is_said_once_between_two_beats() {
+        let mut reporter = Reporter::new();
+        let facts = || (0..3).map(|partition| report(partition, 1));
+        assert_eq!(said(&mut reporter, facts()), [0, 1, 2]);
+        assert!(said(&mut reporter, facts()).is_empty());
+        assert_eq!(said(&mut reporter, facts().chain([report(1, 2)])), [1]);
+        reporter.say_again();
+        assert_eq!(said(&mut reporter, facts()), [0, 1, 2]);
+    }
+
+    /// A controller that does not wait for some facts must hear the others.
+    #[test]
+    fn facts_that_nobody_waits_for_do_not_silence_the_rest() {
+        let mut reporter = Reporter::new();
+        let facts = || (0..MANY).map(|partition| report(partition, 1));
+        let first = said(&mut reporter, facts());
+        let rest = said(&mut reporter, facts());
+        assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), (0..MANY).collect::<Vec<_>>());
+        let newcomer = || facts().chain([report(MANY, 1)]);
+        assert_eq!(said(&mut reporter, newcomer()), [MANY]);
+        let mut again = std::collections::BTreeSet::new();
+        for _ in 0..2 {
+            reporter.say_again();
+            again.extend(said(&mut reporter, newcomer()));
+        }
+        assert_eq!(again.len(), MANY as usize + 1, "two beats are enough for all of them");
     }
 }

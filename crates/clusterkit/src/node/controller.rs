@@ -309,11 +309,7 @@ impl<'a> Reign<'a> {
             ControllerInput::Stopping { node, incarnation } => {
                 controller.handle_stopped(now, &node, incarnation);
             }
-            ControllerInput::Reports(reports) => {
-                for report in reports {
-                    controller.handle_report(now, report);
-                }
-            }
+            ControllerInput::Reports(reports) => controller.handle_reports(now, reports),
             ControllerInput::ConnectionLost { node } => controller.handle_connection_lost(now, &node),
             ControllerInput::Join { join, reply } => self.admit(*join, reply),
             ControllerInput::Propose { wish, reply } => {

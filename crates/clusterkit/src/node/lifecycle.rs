@@ -18,7 +18,7 @@ use super::controller::{self, ControllerInput, INBOX_MAX};
 use super::identity::{DataDir, Membership};
 use super::notes::ReplicaNotes;
 use super::shared::{Counters, Phase, Shared, StageView, StopReason};
-use super::stages::{self, StageInput, StageRunner};
+use super::stages::{self, StageRunner};
 use super::{agent, campaign, register, service::NodeService};
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftOptions};
@@ -38,7 +38,8 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(1);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Inboxes {
-    stages: mpsc::Receiver<StageInput>,
+    /// Taken by the agent when it starts.
+    agent: Option<agent::Inboxes>,
     cluster: mpsc::Receiver<ClusterInput>,
     controller: mpsc::Receiver<ControllerInput>,
 }
@@ -80,6 +81,7 @@ fn share(
     let (cluster_inbox, cluster) = mpsc::channel(CLUSTER_INBOX_MAX);
     let (controller_inbox, controller) = mpsc::channel(INBOX_MAX);
     let (stage_inbox, stages) = mpsc::channel(stages::INBOX_MAX);
+    let (support_inbox, support_heard) = mpsc::channel(agent::SUPPORT_INBOX_MAX);
     let support = Arc::new(Support::new(Arc::clone(&settings.clock)));
     let identity = hello::Identity {
         cluster: data_dir.identity().membership.as_ref().map(|membership| membership.cluster),
@@ -116,6 +118,7 @@ fn share(
         adopted: watch::Sender::new(Arc::new(Topology::default())),
         stages: watch::Sender::new(StageView::default()),
         stage_inbox,
+        support_inbox,
         counters: Counters::default(),
         #[cfg(feature = "http-client")]
         http: OnceLock::new(),
@@ -126,7 +129,8 @@ fn share(
         asked_to_stop: CancellationToken::new(),
         settings,
     };
-    Ok((Arc::new(shared), Inboxes { stages, cluster, controller }))
+    let agent = Some(agent::Inboxes { stages, support: support_heard });
+    Ok((Arc::new(shared), Inboxes { agent, cluster, controller }))
 }
 
 fn listen_error(error: ListenError) -> StartError {
@@ -202,12 +206,11 @@ async fn become_member(
 
 /// From now on hooks are called, and leases given.
 fn start_agent(shared: &Arc<Shared>, inboxes: &mut Inboxes) -> Result<(), StartError> {
-    let (_, closed) = mpsc::channel(1);
-    let inbox = std::mem::replace(&mut inboxes.stages, closed);
+    let inboxes = inboxes.agent.take().expect("a node starts once");
     let settings = &shared.settings;
     let notes = ReplicaNotes::new(Arc::clone(&settings.disk), &settings.data_dir, settings.io.clone());
     let runner = StageRunner::new(Arc::clone(shared), notes, shared.stage_inbox.clone())?;
-    let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inbox));
+    let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inboxes));
     shared.tracker.spawn(end_with(Arc::clone(shared), agent));
     shared.tracker.spawn(observe(Arc::clone(shared)));
     Ok(())

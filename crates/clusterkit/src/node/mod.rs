@@ -17,4 +17,3 @@ mod stages;
 pub(crate) use self::lifecycle::launch;
 pub(crate) use self::message::Wish;
 pub(crate) use self::shared::{Phase, Shared, StopReason};
-pub(crate) use self::stages::StageInput;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::agent::SupportHeard;
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
 use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Standing, Wish, kind};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     /// The hooks under way.
     pub(crate) stages: watch::Sender<StageView>,
     pub(crate) stage_inbox: mpsc::Sender<StageInput>,
+    pub(crate) support_inbox: mpsc::Sender<SupportHeard>,
     pub(crate) counters: Counters,
     /// Connections of the program to other nodes, once it asked for some.
     #[cfg(feature = "http-client")]

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::handoff::{Action, Call, Outcome, Progress, Stage, Stages, Token};
+use clusterkit_core::handoff::{Action, Call, Outcome, Stage, Stages, Token};
 use clusterkit_core::id::{Epoch, NodeId, PartitionId, PartitionVersion};
-use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Node, Partition, Topology};
 use clusterkit_wire::hello::Class;
 use tokio::sync::{mpsc, oneshot};
@@ -17,12 +16,14 @@ use super::message::{self, Adopted, kind};
 use super::notes::ReplicaNotes;
 use super::shared::{Shared, StageView};
 use crate::error::DataDirError;
-use crate::hooks::{self, AnyHandler, Context, Decline, StageResult};
+use crate::hooks::{self, AnyHandler, Context, Decline, ProgressCell, StageResult};
 use crate::lease::LeaseLost;
 use crate::transport::Target;
 
 /// Ends of calls, drained leases and the like that may wait; their senders wait with them.
 pub(super) const INBOX_MAX: usize = 1_024;
+/// Stages under way that are shown anew with every change of one; more are shown with each heartbeat.
+const SHOWN_AT_ONCE_MAX: usize = 256;
 /// How long a holder may take to say that it knows of a new replica.
 const ADOPTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon a copy is tried again whose leader does not know of it yet.
@@ -33,14 +34,10 @@ const ADOPTION_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum StageInput {
     /// A hook ended.
     Outcome { token: Token, outcome: Outcome },
-    /// A hook said how far it is.
-    Progress { token: Token, progress: Progress },
     /// The last permit of a closed lease is gone.
     Drained { partition: PartitionId, token: Token },
     /// The list of replicas was written, or not.
     Saved { token: Token, outcome: Result<(), DataDirError> },
-    /// The control plane supports this run until then, as of this version of the topology.
-    Support { until: Instant, version: clusterkit_core::id::TopologyVersion },
     /// The node stops: seal what is led.
     Stop { sealed: oneshot::Sender<()> },
 }
@@ -60,6 +57,7 @@ pub(super) struct StageRunner {
 /// A hook that runs.
 struct Running {
     cancelled: CancellationToken,
+    said: Arc<ProgressCell>,
     task: AbortHandle,
 }
 
@@ -89,12 +87,30 @@ impl StageRunner {
         self.topology = topology;
         self.stages.handle_topology(self.shared.now(), &self.topology);
         self.act();
+        self.publish();
         self.shared.adopted.send_replace(Arc::clone(&self.topology));
     }
 
     pub(super) fn handle_timeout(&mut self) {
+        // Whoever has got on since the last look is not late.
+        self.hear_progress();
         self.stages.handle_timeout(self.shared.now());
         self.act();
+    }
+
+    /// Notes what hooks said of how far they are, and shows all of it.
+    pub(super) fn handle_beat(&mut self) {
+        self.hear_progress();
+        self.show();
+    }
+
+    fn hear_progress(&mut self) {
+        let now = self.shared.now();
+        for (token, call) in &self.calls {
+            if let Some(progress) = call.said.take() {
+                self.stages.handle_progress(now, *token, progress);
+            }
+        }
     }
 
     /// Takes an input that is the stages' own; `Err` when the node cannot go on.
@@ -105,7 +121,6 @@ impl StageRunner {
                 self.calls.remove(&token);
                 self.stages.handle_outcome(now, token, outcome);
             }
-            StageInput::Progress { token, progress } => self.stages.handle_progress(now, token, progress),
             StageInput::Drained { partition, token } => self.stages.handle_drained(now, partition, token),
             StageInput::Saved { token, outcome } => {
                 outcome?;
@@ -115,7 +130,6 @@ impl StageRunner {
                 self.stopping = Some(sealed);
                 self.stages.stop(now);
             }
-            StageInput::Support { .. } => {}
         }
         self.act();
         Ok(())
@@ -131,10 +145,22 @@ impl StageRunner {
             // Whoever waited may have given up.
             sealed.send(()).ok();
         }
-        self.publish();
     }
 
-    fn publish(&self) {
+    /// Shows what changed, as far as that is cheap: the rest follows with the next heartbeat.
+    pub(super) fn publish(&self) {
+        if self.shared.stages.borrow().statuses.len() <= SHOWN_AT_ONCE_MAX {
+            return self.show();
+        }
+        let is_released = self.stages.is_released();
+        self.shared.stages.send_if_modified(|known| {
+            let changed = known.is_released != is_released;
+            known.is_released = is_released;
+            changed
+        });
+    }
+
+    fn show(&self) {
         let view =
             StageView { statuses: self.stages.statuses().collect(), is_released: self.stages.is_released() };
         self.shared.stages.send_if_modified(|known| {
@@ -261,10 +287,10 @@ impl StageRunner {
             self.refuse_later(token);
             return;
         };
+        let said = Arc::<ProgressCell>::default();
         let context = Context {
-            token,
             cancelled: cancelled.clone(),
-            inbox: self.inbox.clone(),
+            said: Arc::clone(&said),
             deadline: deadline(&self.shared, call.stage()),
             node: me,
             topology: Arc::clone(&self.topology),
@@ -274,7 +300,7 @@ impl StageRunner {
         let handler = Arc::clone(&self.handler);
         let (stage, partition) = (call.stage(), call.partition());
         let hook = self.shared.tracker.spawn(asked.call(handler, call));
-        self.calls.insert(token, Running { cancelled, task: hook.abort_handle() });
+        self.calls.insert(token, Running { cancelled, said, task: hook.abort_handle() });
         let inbox = self.inbox.clone();
         self.shared.tracker.spawn(async move {
             let outcome = match hook.await {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clusterkit::hooks::{CatchUp, PartitionHandler, Seal, StageResult};
+use clusterkit::hooks::{CatchUp, PartitionHandler, Seal, Stage, StageResult};
 use clusterkit::testing::Cluster;
 use clusterkit::{ClusterKit, NodeId, NodeStatus, PartitionId, Route, Topology};
 use futures_util::future::join_all;
@@ -133,4 +133,32 @@ async fn nodes_leave_one_after_the_other_and_no_write_fails() {
     println!("{writes} writes, the longest took {longest:?}");
     assert!(writes > 1_000, "only {writes}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+/// A node that follows the control plane without a vote may know last that nothing is left on it.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_late_that_it_has_left_releases_what_it_held_first() {
+    let (mut cluster, recorders) = super::start(6, 3).await;
+    let voters = cluster.node(1).control_plane().voters;
+    let learner = (1..=6).find(|number| !voters.contains(&node(*number))).expect("five of six vote");
+    let other = cluster.running().into_iter().find(|number| *number != learner).expect("six run");
+    // Whoever holds the partition leaves until the learner is one of them.
+    let holds = |topology: &Topology| topology.partitions[0].in_sync.contains(&node(learner));
+    if !holds(&cluster.node(other).topology()) {
+        let topology = cluster.node(other).topology();
+        let holder = topology.partitions[0].replicas.iter().find(|replica| replica.node != node(other));
+        let holder = holder.expect("three hold it").node.clone();
+        let number = (1..=6).find(|number| node(*number) == holder).expect("one of six");
+        cluster.node(other).drain(&holder).await.expect("it is ordered");
+        cluster.node(number).stopped().await.expect("it leaves in order");
+        cluster.stop(number).await;
+    }
+    cluster.until(other, "the learner holds it", holds).await;
+    for number in cluster.running().into_iter().filter(|number| *number != learner) {
+        cluster.net().delay(node(number).as_str(), node(learner).as_str(), Duration::from_millis(50));
+    }
+    recorders.forget(learner);
+    cluster.node(other).drain(&node(learner)).await.expect("it is ordered");
+    cluster.node(learner).stopped().await.expect("it leaves in order");
+    assert!(recorders.stages(learner).contains(&Stage::Release), "{:?}", recorders.stages(learner));
 }
