@@ -10,4 +10,4 @@ else
 fi
 
 $as_root apt-get update
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends postgresql redis-server
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends postgresql redis-server util-linux

@@ -1,6 +1,7 @@
 //! What came of it: one object for programs, a table for people.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clusterkit::Epoch;
 use serde::Serialize;
@@ -67,7 +68,9 @@ impl Outcome {
     /// With what the parts say of the whole.
     pub(crate) fn judged(mut self) -> Self {
         let good = self.good_writes.before > 0 && self.good_writes.after > 0;
-        self.ok = good && self.tallies().all(|tally| tally.accepted == 0) && self.stores.iter().all(is_well);
+        self.ok = good
+            && self.tallies().all(|tally| tally.accepted == 0)
+            && self.stores.iter().all(StoreOutcome::is_well);
         self
     }
 
@@ -86,7 +89,7 @@ impl Outcome {
         for (name, tally) in [
             ("lease: confirmed after the stop", self.local.confirm),
             ("lease: begun after the stop", self.local.begin),
-            ("lease: in flight at the stop", self.local.in_flight),
+            ("under way at the stop", self.local.in_flight),
         ] {
             writeln!(out, "{name:<34}{:>10}{:>10}", tally.tried, tally.accepted)?;
         }
@@ -98,15 +101,30 @@ impl Outcome {
                 }
             }
         }
-        writeln!(out, "\n{}", if self.ok { "Nothing stale was accepted." } else { "A promise was broken." })
+        let (ran, all) = (self.stores.iter().filter(|store| store.ran()).count(), self.stores.len());
+        match self.ok {
+            true => writeln!(out, "\nNothing stale was accepted, by the lease and {ran} of {all} stores."),
+            false => writeln!(out, "\nA promise was broken: {}", serde_json::to_string(self)?),
+        }
     }
 }
 
-fn is_well(outcome: &StoreOutcome) -> bool {
-    match &outcome.trial {
-        Trial::Skipped(_) => true,
-        Trial::Ran { stale, holds_newest } => stale.tried > 0 && stale.accepted == 0 && *holds_newest,
+impl StoreOutcome {
+    fn ran(&self) -> bool {
+        matches!(self.trial, Trial::Ran { .. })
     }
+
+    fn is_well(&self) -> bool {
+        match &self.trial {
+            Trial::Skipped(_) => true,
+            Trial::Ran { stale, holds_newest } => stale.tried > 0 && stale.accepted == 0 && *holds_newest,
+        }
+    }
+}
+
+/// Seconds to the millisecond.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Options;
 use crate::cluster::{Cluster, ClusterError, Led, View, name};
 use crate::limits::{DEADLINE, GOOD_WRITES_MIN, LOOK_PAUSE, NODES, PREPARATIONS_MAX, STOPS_MAX};
-use crate::outcome::{GoodWrites, Local, Outcome, StoreOutcome, Trial};
+use crate::outcome::{GoodWrites, Local, Outcome, StoreOutcome, Trial, seconds};
 use crate::pipe::{Attempts, Order, Tally, machine_time};
 use crate::processes::{self, Processes};
 use crate::servers::{self, ServerError, Skipped};
@@ -168,8 +168,8 @@ impl Story<'_> {
             ok: false,
             nodes: NODES,
             writes: self.options.writes,
-            stopped_s: absence.whole.as_secs_f64(),
-            takeover_s: absence.until_takeover.as_secs_f64(),
+            stopped_s: seconds(absence.whole),
+            takeover_s: seconds(absence.until_takeover),
             epoch_old: owner.epoch,
             epoch_new: newest(&views).epoch,
             good_writes: GoodWrites { before: old.writes, after: writes_since(&views, owner.epoch.next()) },
