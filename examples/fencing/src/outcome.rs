@@ -86,19 +86,13 @@ impl Outcome {
             return writeln!(out);
         }
         writeln!(out, "\n{:<34}{:>10}{:>10}", "stale writes", "tried", "accepted")?;
-        for (name, tally) in [
-            ("lease: confirmed after the stop", self.local.confirm),
-            ("lease: begun after the stop", self.local.begin),
-            ("under way at the stop", self.local.in_flight),
-        ] {
-            writeln!(out, "{name:<34}{:>10}{:>10}", tally.tried, tally.accepted)?;
-        }
+        row(&mut out, "lease: confirmed after the stop", self.local.confirm)?;
+        row(&mut out, "lease: begun after the stop", self.local.begin)?;
+        row(&mut out, "under way at the stop", self.local.in_flight)?;
         for StoreOutcome { store, trial } in &self.stores {
             match trial {
-                Trial::Skipped(reason) => writeln!(out, "{store:<34}   skipped: {reason}")?,
-                Trial::Ran { stale, .. } => {
-                    writeln!(out, "{store:<34}{:>10}{:>10}", stale.tried, stale.accepted)?
-                }
+                Trial::Skipped(reason) => writeln!(out, "{store:<34}  skipped: {reason}")?,
+                Trial::Ran { stale, .. } => row(&mut out, &store.to_string(), *stale)?,
             }
         }
         let (ran, all) = (self.stores.iter().filter(|store| store.ran()).count(), self.stores.len());
@@ -120,6 +114,10 @@ impl StoreOutcome {
             Trial::Ran { stale, holds_newest } => stale.tried > 0 && stale.accepted == 0 && *holds_newest,
         }
     }
+}
+
+fn row(out: &mut impl Write, name: &str, tally: Tally) -> io::Result<()> {
+    writeln!(out, "{name:<34}{:>10}{:>10}", tally.tried, tally.accepted)
 }
 
 /// Seconds to the millisecond.

@@ -141,7 +141,7 @@ impl Story<'_> {
 
     /// Lets everybody end, and compares what the stores hold with what was written last.
     async fn finish(
-        mut self,
+        &mut self,
         owner: &Owner,
         absence: Absence,
         attempts: &Attempts,
@@ -151,17 +151,7 @@ impl Story<'_> {
         }
         let halted = |views: &[View]| views.iter().all(|view| view.has_halted).then_some(());
         self.cluster.until("all nodes have ended their writes", halted).await?;
-        let mut stores = Vec::new();
-        for store in &self.stores {
-            let stale = attempts.stores.get(&store.kind()).copied().unwrap_or_default();
-            let trial = Trial::Ran { stale, holds_newest: self.holds_newest(store).await? };
-            stores.push(StoreOutcome { store: store.kind(), trial });
-        }
-        let skipped = self.skipped.into_iter();
-        stores.extend(
-            skipped
-                .map(|Skipped { kind, reason }| StoreOutcome { store: kind, trial: Trial::Skipped(reason) }),
-        );
+        let stores = self.trials(attempts).await?;
         let views = self.cluster.views();
         let old = led(&views, owner);
         let outcome = Outcome {
@@ -181,6 +171,20 @@ impl Story<'_> {
             stores,
         };
         Ok(outcome.judged())
+    }
+
+    /// What became of each store.
+    async fn trials(&self, attempts: &Attempts) -> Result<Vec<StoreOutcome>, StoryError> {
+        let mut outcomes = Vec::new();
+        for store in &self.stores {
+            let stale = attempts.stores.get(&store.kind()).copied().unwrap_or_default();
+            let trial = Trial::Ran { stale, holds_newest: self.holds_newest(store).await? };
+            outcomes.push(StoreOutcome { store: store.kind(), trial });
+        }
+        for Skipped { kind, reason } in &self.skipped {
+            outcomes.push(StoreOutcome { store: *kind, trial: Trial::Skipped(reason.clone()) });
+        }
+        Ok(outcomes)
     }
 
     /// Whether `store` holds what was written last under the newest epoch. Leadership may just have moved,

@@ -69,7 +69,9 @@ enum Command {
     Node(node::Options),
 }
 
-fn main() -> ExitCode {
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match cli.command {
         Some(Command::Node(options)) => node::run(options).map(|()| true).map_err(|error| error.to_string()),
