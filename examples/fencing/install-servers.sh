@@ -3,6 +3,14 @@
 # servers of its own from them; what the packages start by themselves is not touched.
 set -eu
 
+has_postgres() {
+    command -v postgres || ls /usr/lib/postgresql/*/bin/postgres
+}
+
+if command -v redis-server && has_postgres; then
+    exit 0
+fi >/dev/null 2>&1
+
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 else

@@ -21,6 +21,7 @@ pub mod checkout;
 pub mod diff;
 pub mod fence;
 pub mod metadata;
+pub mod servers;
 pub mod source;
 pub mod spdx;
 pub mod steps;

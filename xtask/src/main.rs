@@ -10,7 +10,8 @@ use std::process::{Command, ExitCode};
 use xtask::checkout::{Checkout, repository_root};
 use xtask::fence;
 use xtask::metadata::{Metadata, cargo};
-use xtask::steps::{self, Step};
+use xtask::servers;
+use xtask::steps::{self, Step, StepError};
 use xtask::tidy;
 use xtask::tidy::public_api::{self, Interface};
 
@@ -26,6 +27,9 @@ Commands:
   public-api --bless    Accept the public interfaces as they are
   help                  Show this text
 ";
+
+/// What the tests of the examples want beside Rust.
+const SERVERS: &str = "install the servers that the example of fencing guards, where that can be done";
 
 /// What a command answers: whether everything is well.
 type Outcome = Result<bool, Box<dyn Error>>;
@@ -77,6 +81,7 @@ fn test_steps<'a>(root: &'a Path, metadata: &'a Metadata) -> Vec<Step<'a>> {
     let mut steps = vec![
         cargo_step("format", "fmt --all --check"),
         Step::command("lints", clippy),
+        Step::new("servers", SERVERS, move || servers::install(root).map_err(StepError::Spawn)),
         // Tests run the examples as programs, and a test's own build of an example is none.
         cargo_step("examples", "build --workspace --all-features --examples"),
         cargo_step("tests", "test --workspace --all-features --tests --examples"),
