@@ -248,8 +248,9 @@ impl Stages {
     /// The facts that are true now and that the controller has not shown to have heard. The shell
     /// sends them whenever something changed, and again at every beat.
     pub fn reports(&self) -> impl Iterator<Item = Report> {
-        let facts = self.replicas.iter().flat_map(|(partition, standing)| {
-            self.facts(*partition, standing).into_iter().map(|fact| (*partition, fact))
+        let copies_wanted = self.topology.replication_factor_effective();
+        let facts = self.replicas.iter().flat_map(move |(partition, standing)| {
+            self.facts(*partition, standing, copies_wanted).into_iter().map(|fact| (*partition, fact))
         });
         // What was late and is released leaves nothing behind that could say so.
         let named = |record: &&Partition| {
@@ -496,12 +497,12 @@ impl Stages {
         self.token_last
     }
 
-    fn facts(&self, partition: PartitionId, standing: &Standing) -> Vec<Fact> {
+    fn facts(&self, partition: PartitionId, standing: &Standing, copies_wanted: u32) -> Vec<Fact> {
         let mut facts = Vec::new();
         let Some(record) = self.topology.partition(partition) else { return facts };
         let duty = Duty::of(record, &self.me, self.stopping);
         if duty.uid() == Some(standing.uid) {
-            facts.extend(fact_of_duty(record, &duty, standing));
+            facts.extend(fact_of_duty(record, &duty, standing, copies_wanted));
             facts.extend(standing.declined(record.epoch).map(|(stage, reason)| Fact::Declined {
                 stage,
                 uid: standing.uid,
@@ -523,12 +524,12 @@ impl Stages {
     }
 }
 
-fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing) -> Option<Fact> {
+fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing, copies_wanted: u32) -> Option<Fact> {
     match duty {
         Duty::Lead { epoch, end: Some(SealCause::Handover(_)), .. } => {
             standing.is_sealed().then_some(Fact::Sealed { epoch: *epoch, version: record.version })
         }
-        Duty::Lead { epoch, .. } if record.movement.is_some() => {
+        Duty::Lead { epoch, .. } if record.awaits_activation(copies_wanted) => {
             let open = Some(Led { epoch: *epoch, phase: Phase::Open });
             (standing.led == open).then_some(Fact::Activated { epoch: *epoch })
         }

@@ -7,13 +7,35 @@ use alloc::vec;
 use core::time::Duration;
 
 use super::*;
-use crate::id::{ClusterId, PartitionVersion};
-use crate::topology::{Cluster, ClusterConfig, Move, Origin, Overrun, Replica};
+use crate::id::{BootId, ClusterId, PartitionVersion, StoreId};
+use crate::topology::{
+    self, Cluster, ClusterConfig, Liveness, Move, Node, Origin, Overrun, RaftRole, Replica,
+};
 
 const P: PartitionId = PartitionId(0);
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name).expect("test names are valid")
+}
+
+fn member(name: &str) -> Node {
+    Node {
+        id: node(name),
+        store: StoreId(1),
+        boot: BootId(1),
+        incarnation: Incarnation(1),
+        node_addr: format!("{name}:7000"),
+        public_addr: format!("{name}:8080"),
+        zone: None,
+        weight: 1,
+        role: RaftRole::Voter,
+        holds_data: true,
+        reports_position: false,
+        liveness: Liveness::Alive,
+        stage: topology::Stage::Member,
+        software: "0.1.0".to_string(),
+        metadata: BTreeMap::new(),
+    }
 }
 
 /// Node `a`, and what it is told of partition 0.
@@ -51,7 +73,9 @@ impl World {
         };
         let cluster =
             Cluster { id: ClusterId(1), name: String::from("test"), config: ClusterConfig::default() };
-        let topology = Topology { cluster: Some(Arc::new(cluster)), ..Topology::default() };
+        let members = ["a", "b", "c"].map(|name| (node(name), Arc::new(member(name))));
+        let nodes = members.into_iter().collect();
+        let topology = Topology { cluster: Some(Arc::new(cluster)), nodes, ..Topology::default() };
         let stages = Stages::new(Config::default(), node("a"), Incarnation(1), noted);
         Self { now: Instant::ORIGIN, stages, topology, record }
     }
@@ -68,6 +92,12 @@ impl World {
         self.topology.partitions = vec![Arc::new(self.record.clone())];
         self.stages.handle_topology(self.now, &self.topology);
         self.actions()
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut ClusterConfig)) {
+        let mut cluster = self.topology.cluster.as_deref().expect("it has formed").clone();
+        change(&mut cluster.config);
+        self.topology.cluster = Some(Arc::new(cluster));
     }
 
     /// As many partitions as this, all alike, are seen.
@@ -475,6 +505,21 @@ fn a_leader_in_a_move_says_that_it_serves() {
         |record: &mut Partition| record.movement = Some(Move { source: Some(node("b")), target: node("a") });
     assert_eq!(world.learn(moving), ["adopt"]);
     assert_eq!(world.facts(), ["activated e1"]);
+}
+
+#[test]
+fn a_leader_with_more_copies_than_there_shall_be_says_that_it_serves() {
+    let mut world = World::leading();
+    assert_eq!(world.facts(), NOTHING);
+    world.configure(|config| config.replication_factor = 1);
+    world.see();
+    assert_eq!(world.facts(), ["activated e1"]);
+    let dropped = |record: &mut Partition| {
+        record.replicas.pop();
+        record.in_sync.remove(&node("b"));
+    };
+    assert_eq!(world.learn(dropped), ["adopt"]);
+    assert_eq!(world.facts(), NOTHING);
 }
 
 #[test]

@@ -126,5 +126,11 @@ fn indexed(nodes: &Nodes, row: &PlacementRow) -> Row {
         }
     }
     let leader = leader.and_then(|id| nodes.index_of(id));
-    Row { before: copies.clone(), copies, leader_before: leader, leader, frozen: row.busy.is_some() }
+    Row {
+        before: copies.clone(),
+        copies,
+        leader_before: leader,
+        leader,
+        frozen: row.busy.is_some() || row.pinned,
+    }
 }

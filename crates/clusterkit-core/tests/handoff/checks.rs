@@ -71,6 +71,11 @@ impl Ghost {
     pub(crate) fn acknowledged_at(&self, partition: PartitionId) -> Option<Instant> {
         self.acknowledged_at.get(&partition).copied()
     }
+
+    /// Whether `activate` was ever called on this node.
+    pub(crate) fn begun_on(&self, node: usize) -> bool {
+        self.orders.iter().any(|((on, _, _), order)| *on == node && !order.begun.is_empty())
+    }
 }
 
 // A hook begins.
@@ -347,11 +352,9 @@ impl World {
         match command {
             Command::FinishMove { partition, .. } => {
                 self.ghost.moves += 1;
-                if let Some(record) = before.topology.partition(*partition) {
-                    let record = record.clone();
-                    self.replaced_before_dropped(&record);
-                }
+                self.replaced_before_dropped(before, *partition);
             }
+            Command::DropReplica { partition, .. } => self.served_before_dropped(before, *partition),
             Command::Handoff { .. } => self.ghost.handovers += 1,
             Command::Elect { by_position, .. } => {
                 self.ghost.elections += 1;
@@ -363,10 +366,25 @@ impl World {
     }
 
     /// A move drops its source only after whoever leads has said that it serves in its epoch.
-    fn replaced_before_dropped(&mut self, record: &Partition) {
-        if !self.ghost.opened.contains(&(record.id, record.epoch)) {
-            self.violate("replaced before dropped", || format!("{} at e{}", record.id, record.epoch));
+    fn replaced_before_dropped(&mut self, before: &ControlState, partition: PartitionId) {
+        if let Some(epoch) = self.unserved(before, partition) {
+            self.violate("replaced before dropped", || format!("{partition} at e{epoch}"));
         }
+    }
+
+    /// A copy too many is dropped only after whoever leads has said that it serves in its epoch: until
+    /// then nobody knows that the others can do without it.
+    fn served_before_dropped(&mut self, before: &ControlState, partition: PartitionId) {
+        if let Some(epoch) = self.unserved(before, partition) {
+            self.violate("served before dropped", || format!("{partition} at e{epoch}"));
+        }
+    }
+
+    /// The epoch of a partition that nobody led, or whose leader's lease was never open.
+    fn unserved(&self, before: &ControlState, partition: PartitionId) -> Option<Epoch> {
+        let record = before.topology.partition(partition)?;
+        let served = record.leader.is_some() && self.ghost.opened.contains(&(partition, record.epoch));
+        (!served).then_some(record.epoch)
     }
 
     /// Notes to whom epochs were given since the last look.

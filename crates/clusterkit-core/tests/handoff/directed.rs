@@ -6,7 +6,7 @@ use clusterkit_core::control::{Command, ControllerConfig};
 use clusterkit_core::handoff::Stage;
 use clusterkit_core::id::PartitionId;
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::{Move, Overrun, Partition};
+use clusterkit_core::topology::{Move, Overrun, Partition, Stage as NodeStage};
 
 use crate::faults::{Fault, Mischief};
 use crate::hooks::Manner;
@@ -314,4 +314,26 @@ fn a_node_that_cannot_open_its_replica_after_a_restart_does_not_keep_the_leaders
     moving.run_until(SERVED_AGAIN_WITHIN, "another leads", |world| world.is_served(P));
     assert_ne!(moving.record().leader, Some(name(leader)));
     let_go(&mut moving);
+}
+
+#[test]
+fn a_drain_without_spare_nodes_waits_for_a_leader_that_serves_and_not_for_one_that_cannot() {
+    for manner in [Manner::Refuses, Manner::HangsUntilAborted, Manner::Endless] {
+        let mut world = World::new(17, Settings { nodes: 4, ..settings() });
+        assert!(world.run_until(seconds(20), |world| world.unsettled().is_none()), "{:?}", world.unsettled());
+        let leader = |world: &World| world.topology().partition(P).and_then(|record| record.leader.clone());
+        let leaving = leader(&world).expect("it is led");
+        world.write(None, &[Command::Drain { node: leaving.clone() }]);
+        let transfer = |world: &World| world.topology().partition(P).and_then(|p| p.transfer.clone());
+        assert!(world.run_until(seconds(25), |world| transfer(world).is_some()));
+        let heir = index(&transfer(&world).expect("it was just seen"));
+        world.settings.manner = Some((heir, Stage::Activate, manner));
+        let left =
+            |world: &World| world.topology().node(&leaving).is_some_and(|n| n.stage == NodeStage::Left);
+        let drained = world.run_until(seconds(60), left);
+        world.expect_no_violation();
+        assert!(drained, "{manner:?}: the drain ends, since a third copy can lead");
+        assert!(world.ghost.begun_on(heir), "{manner:?}: the heir was asked");
+        assert_ne!(leader(&world), Some(name(heir)));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clusterkit_core::handoff::{Action, Fact, Outcome, Progress, Report, Stages, Token};
 use clusterkit_core::id::{Incarnation, PartitionId, ReplicaUid, StoreId, TopologyVersion};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::Topology;
+use clusterkit_core::topology::{Partition, Topology};
 
 use crate::control::Letter;
 use crate::faults::Fault;
@@ -299,7 +299,10 @@ impl World {
         let Some(member) = self.member_mut(node) else { return };
         let mut reports: Vec<_> = member.stages.reports().collect();
         if self.makes(Mistake::ActivatedAtOnce) {
-            self.claim_activated(node, &mut reports);
+            self.claim_activated(node, &mut reports, |record, _| record.movement.is_some());
+        }
+        if self.makes(Mistake::ActivatedForSurplus) {
+            self.claim_activated(node, &mut reports, |record, copies| record.replicas.len() > copies);
         }
         if self.makes(Mistake::CaughtUpAtOnce) {
             self.claim_caught_up(node, &mut reports);
@@ -323,13 +326,17 @@ impl World {
         }
     }
 
-    fn claim_activated(&self, node: usize, reports: &mut Vec<Report>) {
+    fn claim_activated(
+        &self,
+        node: usize,
+        reports: &mut Vec<Report>,
+        awaited: impl Fn(&Partition, usize) -> bool,
+    ) {
         let Some(member) = self.nodes[node].member() else { return };
-        let led = member
-            .topology
-            .partitions
-            .iter()
-            .filter(|record| record.leader.as_ref() == Some(&name(node)) && record.movement.is_some());
+        let copies = member.topology.replication_factor_effective() as usize;
+        let records = member.topology.partitions.iter();
+        let led =
+            records.filter(|record| record.leader.as_ref() == Some(&name(node)) && awaited(record, copies));
         let said = led.map(|record| self.said(node, record.id, Fact::Activated { epoch: record.epoch }));
         reports.extend(said);
     }

@@ -76,6 +76,7 @@ impl World {
             leader: record.leader.clone(),
             electable: record.in_sync.clone(),
             busy: None,
+            pinned: false,
         });
         let nodes = topology.nodes.values().filter(|node| node.holds_data && node.stage != Stage::Left);
         let nodes = nodes.map(|node| PlacementNode {
