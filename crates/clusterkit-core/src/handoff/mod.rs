@@ -202,11 +202,7 @@ impl Stages {
 
     /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for partition in &self.opening {
-            self.replicas.get_mut(partition).into_iter().for_each(|standing| standing.judge_opening(now));
-        }
-        let attempting: Vec<_> = self.attempting.iter().copied().collect();
-        for partition in attempting {
+        for partition in self.timed() {
             self.judge(now, partition);
             self.advance(now, partition);
         }
@@ -224,8 +220,12 @@ impl Stages {
         let attempts =
             self.attempting.iter().filter_map(|partition| self.replicas[partition].attempt.as_ref());
         let opening = self.opening.iter().filter_map(|partition| self.replicas[partition].opening);
-        let late = opening.filter_map(|opening| opening.late_at());
+        let late = opening.map(|opening| opening.late_at());
         attempts.filter_map(|attempt| self.wake_at(attempt)).chain(late).min()
+    }
+
+    fn timed(&self) -> BTreeSet<PartitionId> {
+        self.attempting.union(&self.opening).copied().collect()
     }
 
     fn wake_at(&self, attempt: &Attempt) -> Option<Instant> {
@@ -334,6 +334,7 @@ impl Stages {
         match step {
             Step::Rest => self.forget_attempt(partition),
             Step::Drain => {}
+            Step::GiveUp => self.give_up(partition),
             Step::Reopen(epoch) => self.reopen(partition, epoch),
             Step::Close(epoch, call) => self.close(now, partition, epoch, call),
             Step::Call(call) => self.attempt(now, partition, call),
@@ -360,6 +361,14 @@ impl Stages {
         self.waiting.remove(&partition);
         if let Some(standing) = self.replicas.get_mut(&partition) {
             standing.attempt = None;
+        }
+    }
+
+    /// What it said of its leadership stays to be seen.
+    fn give_up(&mut self, partition: PartitionId) {
+        let attempt = self.replicas.get(&partition).and_then(|standing| standing.attempt.as_ref());
+        if attempt.is_some_and(|attempt| attempt.call.stage() != Stage::Activate) {
+            self.forget_attempt(partition);
         }
     }
 
@@ -449,6 +458,7 @@ impl Stages {
             // It may have begun to serve, but nobody was let in: it is sealed like any other.
             Call::Activate { .. } if cancelled => {}
             Call::Activate { epoch, .. } => {
+                assert!(!standing.has_given_up(*epoch), "what is given up was told to end");
                 standing.complete(&attempt.call);
                 self.actions.push_back(Action::OpenLease { partition, epoch: *epoch });
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit_core::control::{Command, ControlState};
-use clusterkit_core::handoff::{ActivateCause, Call, Stage};
+use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, Stage};
 use clusterkit_core::id::{Epoch, Incarnation, PartitionId, ReplicaUid};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Origin, Partition};
@@ -31,6 +31,8 @@ pub(crate) struct Ghost {
     given: BTreeMap<(PartitionId, Epoch), (usize, Incarnation)>,
     /// Epochs whose lease was open at some time.
     opened: BTreeSet<(PartitionId, Epoch)>,
+    /// Epochs of which a node said that it cannot lead them.
+    given_up: BTreeSet<(usize, PartitionId, Epoch)>,
     /// Epochs whose `activate` was called.
     begun: BTreeSet<(PartitionId, Epoch)>,
     /// Epochs whose `seal` was done since.
@@ -225,6 +227,7 @@ impl World {
 impl World {
     pub(crate) fn check_open(&mut self, node: usize, partition: PartitionId, epoch: Epoch) {
         self.opened_by_its_leader(node, partition, epoch);
+        self.given_up_for_good(node, partition, epoch);
         self.nothing_acknowledged_is_lost(node, partition, epoch);
         self.ghost.opened.insert((partition, epoch));
     }
@@ -235,6 +238,23 @@ impl World {
         let run = self.process_mut(node).incarnation();
         if given.map(|(leader, run)| (leader, Some(run))) != Some((node, run)) {
             self.violate("opened by its leader", || format!("n{node} opens {partition} e{epoch}: {given:?}"));
+        }
+    }
+
+    /// A lease never opens under an epoch of which its leader said that it cannot lead it: another may be
+    /// elected from then on.
+    fn given_up_for_good(&mut self, node: usize, partition: PartitionId, epoch: Epoch) {
+        if self.ghost.given_up.contains(&(node, partition, epoch)) {
+            self.violate("given up for good", || format!("n{node} opens {partition} e{epoch}"));
+        }
+    }
+
+    /// What a node is about to say.
+    pub(crate) fn note_given_up(&mut self, node: usize, reports: &[Report]) {
+        for report in reports {
+            if let Fact::Declined { stage: Stage::Activate, epoch, .. } = report.fact {
+                self.ghost.given_up.insert((node, report.partition, epoch));
+            }
         }
     }
 

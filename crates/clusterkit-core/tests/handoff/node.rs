@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clusterkit_core::handoff::{Action, Fact, Outcome, Progress, Report, Stages, Token};
+use clusterkit_core::handoff::{Action, Fact, Outcome, Progress, Report, Stage, Stages, Token};
 use clusterkit_core::id::{Incarnation, PartitionId, ReplicaUid, StoreId, TopologyVersion};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Partition, Topology};
@@ -307,9 +307,13 @@ impl World {
         if self.makes(Mistake::CaughtUpAtOnce) {
             self.claim_caught_up(node, &mut reports);
         }
+        if self.makes(Mistake::ActivatedAfterAll) {
+            self.claim_declined(node, &mut reports);
+        }
         if self.makes(Mistake::SilentOfCopies) {
             reports.retain(|report| !matches!(report.fact, Fact::CaughtUp { .. }));
         }
+        self.note_given_up(node, &reports);
         let Some(member) = self.member_mut(node) else { return };
         let changed = member.said != reports;
         member.said.clone_from(&reports);
@@ -338,6 +342,20 @@ impl World {
         let led =
             records.filter(|record| record.leader.as_ref() == Some(&name(node)) && awaited(record, copies));
         let said = led.map(|record| self.said(node, record.id, Fact::Activated { epoch: record.epoch }));
+        reports.extend(said);
+    }
+
+    fn claim_declined(&self, node: usize, reports: &mut Vec<Report>) {
+        let Some(member) = self.nodes[node].member() else { return };
+        let begins =
+            member.stages.statuses().filter(|status| status.stage == Stage::Activate && status.running);
+        let records = begins.filter_map(|status| member.topology.partition(status.partition));
+        let said = records.filter_map(|record| {
+            let uid = record.replica(&name(node))?.uid;
+            let (stage, reason) = (Stage::Activate, "simulated".to_string());
+            let (epoch, version) = (record.epoch, record.version);
+            Some(self.said(node, record.id, Fact::Declined { stage, uid, epoch, version, reason }))
+        });
         reports.extend(said);
     }
 
