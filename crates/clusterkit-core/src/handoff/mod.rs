@@ -233,7 +233,7 @@ impl Stages {
             return None;
         }
         // The last permit wakes what waits for it, and may come late.
-        let led = self.replicas[&attempt.call.partition()].led;
+        let led = self.replicas[&attempt.call.partition()].led.as_ref();
         let drains = led.is_some_and(|led| matches!(led.phase, Phase::Draining(_)));
         if drains { attempt.late_at() } else { attempt.wake_at() }
     }
@@ -304,7 +304,7 @@ impl Stages {
 
     /// Whether the lease is open: writes are let in.
     fn is_open(&self, partition: PartitionId) -> bool {
-        let led = self.replicas.get(&partition).and_then(|standing| standing.led);
+        let led = self.replicas.get(&partition).and_then(|standing| standing.led.as_ref());
         led.is_some_and(|led| led.phase == Phase::Open)
     }
 
@@ -457,6 +457,8 @@ impl Stages {
         match &attempt.call {
             // It may have begun to serve, but nobody was let in: it is sealed like any other.
             Call::Activate { .. } if cancelled => {}
+            // It was for a target that does not take over any more: it is sealed anew.
+            Call::Seal { cause: SealCause::Handover(_) | SealCause::Stopping, .. } if cancelled => {}
             Call::Activate { epoch, .. } => {
                 assert!(!standing.has_given_up(*epoch), "what is given up was told to end");
                 standing.complete(&attempt.call);
@@ -536,8 +538,8 @@ impl Stages {
 
 fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing, copies_wanted: u32) -> Option<Fact> {
     match duty {
-        Duty::Lead { epoch, end: Some(SealCause::Handover(_)), .. } => {
-            standing.is_sealed().then_some(Fact::Sealed { epoch: *epoch, version: record.version })
+        Duty::Lead { epoch, end: Some(SealCause::Handover(target)), .. } => {
+            standing.is_sealed_for(target).then_some(Fact::Sealed { epoch: *epoch, version: record.version })
         }
         Duty::Lead { epoch, .. } if record.awaits_activation(copies_wanted) => {
             let open = Some(Led { epoch: *epoch, phase: Phase::Open });

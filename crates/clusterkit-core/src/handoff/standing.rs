@@ -107,7 +107,7 @@ struct GivenUp {
 }
 
 /// An epoch that this replica leads, or led and has not sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Led {
     pub(super) epoch: Epoch,
     pub(super) phase: Phase,
@@ -120,7 +120,13 @@ pub(super) struct Opening {
     late_at: Instant,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Led {
+    fn is_sealed(&self) -> bool {
+        matches!(self.phase, Phase::Sealed(_))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     /// `activate` was called.
     Opening,
@@ -130,8 +136,8 @@ pub(super) enum Phase {
     Draining(Token),
     /// No permit is out; `begun` when `seal` was called.
     Drained { begun: bool },
-    /// `seal` is done.
-    Sealed,
+    /// `seal` is done, for this reason: what was done for one target is nothing that another has.
+    Sealed(SealCause),
 }
 
 impl Standing {
@@ -150,7 +156,7 @@ impl Standing {
     /// Forgets an epoch that is sealed and over.
     pub(super) fn settle(&mut self, duty: &Duty) {
         let over = |led: &Led| duty.end_of(self.uid, led.epoch) == Some(SealCause::Deposed);
-        self.led = self.led.take_if(|led| !(led.phase == Phase::Sealed && over(led)));
+        self.led = self.led.take_if(|led| !(led.is_sealed() && over(led)));
     }
 
     /// Takes the time from when a lease is to be opened until it is, or is given up.
@@ -224,12 +230,12 @@ impl Standing {
 
     /// The epoch that this replica led and that is over by `duty`.
     pub(super) fn deposed(&self, duty: &Duty) -> Option<Epoch> {
-        let led = self.led?;
+        let led = self.led.as_ref()?;
         (duty.end_of(self.uid, led.epoch) == Some(SealCause::Deposed)).then_some(led.epoch)
     }
 
     pub(super) fn next(&self, partition: PartitionId, duty: &Duty) -> Step {
-        if let Some(led) = self.led {
+        if let Some(led) = &self.led {
             return self.next_as_leader(partition, duty, led);
         }
         let uid = self.uid;
@@ -252,10 +258,10 @@ impl Standing {
         }
     }
 
-    fn next_as_leader(&self, partition: PartitionId, duty: &Duty, led: Led) -> Step {
+    fn next_as_leader(&self, partition: PartitionId, duty: &Duty, led: &Led) -> Step {
         let epoch = led.epoch;
         let seal = |cause| Call::Seal { partition, epoch, cause };
-        match (led.phase, duty.end_of(self.uid, epoch)) {
+        match (&led.phase, duty.end_of(self.uid, epoch)) {
             (Phase::Open, None) => Step::Rest,
             (Phase::Open, Some(cause)) => Step::Close(epoch, seal(cause)),
             (_, None) if self.has_given_up(epoch) => Step::GiveUp,
@@ -265,11 +271,14 @@ impl Standing {
             },
             (Phase::Draining(_), None) | (Phase::Drained { begun: false }, None) => Step::Reopen(epoch),
             (Phase::Draining(_), Some(_)) => Step::Drain,
-            (Phase::Drained { begun: true } | Phase::Sealed, None) => {
+            (Phase::Drained { begun: true } | Phase::Sealed(_), None) => {
                 Step::Call(Call::Activate { partition, epoch, cause: ActivateCause::Resumed })
             }
             (Phase::Opening | Phase::Drained { .. }, Some(cause)) => Step::Call(seal(cause)),
-            (Phase::Sealed, Some(_)) => Step::Rest,
+            (Phase::Sealed(done), Some(cause @ SealCause::Handover(_))) if *done != cause => {
+                Step::Call(seal(cause))
+            }
+            (Phase::Sealed(_), Some(_)) => Step::Rest,
         }
     }
 
@@ -294,14 +303,22 @@ impl Standing {
             Call::CatchUp { epoch, lapses, .. } => self.caught_up = Some((*epoch, *lapses)),
             Call::Activate { epoch, .. } => self.led = Some(Led { epoch: *epoch, phase: Phase::Open }),
             Call::Seal { cause: SealCause::Deposed, .. } => self.led = None,
-            Call::Seal { epoch, .. } => self.led = Some(Led { epoch: *epoch, phase: Phase::Sealed }),
+            Call::Seal { epoch, cause, .. } => {
+                self.led = Some(Led { epoch: *epoch, phase: Phase::Sealed(cause.clone()) });
+            }
             Call::Release { .. } => {}
         }
     }
 
     /// Whether nothing that this replica led is unsealed.
     pub(super) fn is_sealed(&self) -> bool {
-        self.led.is_none_or(|led| led.phase == Phase::Sealed)
+        self.led.as_ref().is_none_or(Led::is_sealed)
+    }
+
+    /// Whether `target` has everything that this replica wrote as the leader.
+    pub(super) fn is_sealed_for(&self, target: &NodeId) -> bool {
+        let done = |led: &Led| matches!(&led.phase, Phase::Sealed(SealCause::Handover(to)) if to == target);
+        self.led.as_ref().is_none_or(done)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::topology::{
 
 mod giving_up;
 mod places;
+mod sealing;
 
 const P: PartitionId = PartitionId(0);
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit_core::control::{Command, ControlState};
-use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, Stage};
+use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, SealCause, Stage};
 use clusterkit_core::id::{Epoch, Incarnation, PartitionId, ReplicaUid};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Origin, Partition};
@@ -35,8 +35,8 @@ pub(crate) struct Ghost {
     given_up: BTreeSet<(usize, PartitionId, Epoch)>,
     /// Epochs whose `activate` was called.
     begun: BTreeSet<(PartitionId, Epoch)>,
-    /// Epochs whose `seal` was done since.
-    sealed: BTreeSet<(PartitionId, Epoch)>,
+    /// Epochs whose `seal` was done since, each with its last reason.
+    sealed: BTreeMap<(PartitionId, Epoch), SealCause>,
     /// What was called in each run of each node.
     orders: BTreeMap<(usize, u64, PartitionId), Order>,
     /// Acknowledged writes, each with the epoch under which it was.
@@ -89,7 +89,7 @@ impl World {
         self.noted_before_prepared(node, call);
         self.nothing_left_of_another_placement(node, call);
         self.drained_before_sealed(node, call);
-        self.sealed_before_handed_over(call);
+        self.sealed_before_handed_over(node, call);
         self.note_begun(node, call);
     }
 
@@ -183,15 +183,16 @@ impl World {
     }
 
     /// An epoch that was handed over is activated only after the one before was sealed at its source,
-    /// if it was ever activated there.
-    fn sealed_before_handed_over(&mut self, call: &Call) {
+    /// and for this target, if it was ever activated there.
+    fn sealed_before_handed_over(&mut self, node: usize, call: &Call) {
         let Call::Activate { partition, epoch, cause: ActivateCause::Elected(Origin::Handover) } = call
         else {
             return;
         };
         let before = (*partition, Epoch(epoch.0 - 1));
-        if self.ghost.begun.contains(&before) && !self.ghost.sealed.contains(&before) {
-            self.violate("sealed before handed over", || format!("{call:?}"));
+        let sealed = self.ghost.sealed.get(&before) == Some(&SealCause::Handover(name(node)));
+        if self.ghost.begun.contains(&before) && !sealed {
+            self.violate("sealed before handed over", || format!("n{node}: {call:?}"));
         }
     }
 
@@ -209,9 +210,9 @@ impl World {
         let order = self.ghost.orders.entry((node, boot, call.partition())).or_default();
         match call {
             Call::Prepare { uid, .. } => order.prepared = Some(*uid),
-            Call::Seal { partition, epoch, .. } => {
+            Call::Seal { partition, epoch, cause } => {
                 order.unsealed.remove(epoch);
-                self.ghost.sealed.insert((*partition, *epoch));
+                self.ghost.sealed.insert((*partition, *epoch), cause.clone());
             }
             Call::Activate { .. } | Call::CatchUp { .. } | Call::Release { .. } => {}
         }
