@@ -174,12 +174,22 @@ impl Standing {
         }
     }
 
+    /// The epoch that nobody serves for want of this replica. A handover changes nothing about that
+    /// while something else than its own seal holds it up; that seal has its own time.
     fn unopened(&self, duty: &Duty) -> Option<Epoch> {
-        let Duty::Lead { epoch, end: None, .. } = duty else { return None };
-        if self.has_given_up(*epoch) {
-            return None;
-        }
-        (self.led != Some(Led { epoch: *epoch, phase: Phase::Open })).then_some(*epoch)
+        let Duty::Lead { epoch, end, .. } = duty else { return None };
+        let waits = match end {
+            None => self.led != Some(Led { epoch: *epoch, phase: Phase::Open }),
+            Some(SealCause::Handover(target)) => !self.is_sealed_for(target) && self.is_held_up(*epoch),
+            Some(_) => false,
+        };
+        (waits && !self.has_given_up(*epoch)).then_some(*epoch)
+    }
+
+    /// Whether `epoch` waits for its lease already, or for an earlier epoch to be sealed.
+    fn is_held_up(&self, epoch: Epoch) -> bool {
+        let opening = self.opening.is_some_and(|opening| opening.epoch == epoch);
+        opening || self.led.as_ref().is_some_and(|led| led.epoch != epoch)
     }
 
     /// As long as every stage that goes before may take.

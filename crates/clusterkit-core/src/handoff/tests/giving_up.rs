@@ -128,3 +128,31 @@ fn what_was_declined_in_another_epoch_is_not_said_of_this_one() {
     assert_eq!(world.answer(3, Outcome::Aborted), ["run#4 seal e1 deposed"]);
     assert_eq!(world.done(4), ["run#5 activate e3 first"]);
 }
+
+#[test]
+fn a_handover_that_waits_for_an_earlier_seal_for_too_long_costs_the_leadership() {
+    let mut world = World::leading();
+    let deposed = |record: &mut Partition| {
+        record.leader = Some(node("b"));
+        record.epoch = Epoch(2);
+    };
+    assert_eq!(world.learn(deposed), ["end e1", "close#4 e1"]);
+    assert_eq!(world.drained(4), ["run#5 seal e1 deposed"]);
+    let elected = |record: &mut Partition| {
+        record.leader = Some(node("a"));
+        record.epoch = Epoch(3);
+        record.transfer = Some(node("b"));
+    };
+    assert_eq!(world.learn(elected), ["end e1"]);
+    assert_eq!(world.pass(Duration::from_secs(2)), ["overran seal"]);
+    assert_eq!(world.facts(), ["overran seal"]);
+    // The time goes on when the handover is called off and begun anew.
+    assert_eq!(world.learn(|record| record.transfer = None), ["end e1"]);
+    assert_eq!(world.pass(Duration::from_secs(4)), NOTHING);
+    assert_eq!(world.learn(|record| record.transfer = Some(node("b"))), ["end e1"]);
+    assert_eq!(world.pass(Duration::from_secs(1)), NOTHING);
+    assert_eq!(
+        world.facts(),
+        ["declined activate v5: it was not called in time, or took too long", "overran seal"]
+    );
+}
