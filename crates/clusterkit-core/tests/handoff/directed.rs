@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use clusterkit_core::control::{Command, ControllerConfig};
+use clusterkit_core::control::{Command, ControllerConfig, Limits};
 use clusterkit_core::handoff::Stage;
 use clusterkit_core::id::PartitionId;
+use clusterkit_core::member;
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Move, Overrun, Partition, Stage as NodeStage};
 
@@ -336,4 +337,21 @@ fn a_drain_without_spare_nodes_waits_for_a_leader_that_serves_and_not_for_one_th
         assert!(world.ghost.begun_on(heir), "{manner:?}: the heir was asked");
         assert_ne!(leader(&world), Some(name(heir)));
     }
+}
+
+#[test]
+fn a_node_that_refuses_every_copy_does_not_keep_the_others_from_having_enough() {
+    let detector = member::Config { gone_after: Duration::from_secs(3), ..member::Config::default() };
+    let limits = Limits { moves_max: 2, ..Limits::default() };
+    let controller = ControllerConfig { detector, limits, ..ControllerConfig::default() };
+    let mut world = World::new(19, Settings { nodes: 6, partitions: 12, controller, ..settings() });
+    assert!(world.run_until(seconds(20), |world| world.unsettled().is_none()), "{:?}", world.unsettled());
+    let (dead, refusing) = (4, 3);
+    world.settings.manner = Some((refusing, Stage::Prepare, Manner::Refuses));
+    world.break_something(Fault::Crash(dead));
+    let whole = |record: &Partition| record.in_sync.len() == 3 && !record.holds(&name(dead));
+    let healed =
+        world.run_until(seconds(60), |world| world.topology().partitions.iter().all(|record| whole(record)));
+    world.expect_no_violation();
+    assert!(healed, "{:?}", world.topology().partitions.iter().find(|record| !whole(record)));
 }

@@ -137,6 +137,27 @@ fn a_target_that_declined_lately_gets_no_copy() {
 }
 
 #[test]
+fn a_node_that_refuses_copies_does_not_keep_others_from_getting_them() {
+    let mut world = World::formed(5, 16, 3);
+    world.report(5, Liveness::Dead);
+    let limits = Limits { moves_max: 1, ..Limits::default() };
+    let refused: BTreeSet<_> = (0..16).map(|p| (PartitionId(p), node(4))).collect();
+    let held = |world: &World| (0..16).filter(|p| world.record(*p).holds(&node(4))).count();
+    let held_before = held(&world);
+    for _ in 0..400 {
+        let (gone, targets_avoided) = (BTreeSet::from([node(5)]), refused.clone());
+        let facts = Facts { gone, targets_avoided, ..Facts::all_done(&world.state) };
+        for command in reconcile(&world.state, &facts, limits) {
+            world.apply(&command).unwrap();
+        }
+    }
+    for p in 0..16 {
+        assert_eq!((world.record(p).in_sync.len(), world.record(p).holds(&node(5))), (3, false), "p{p}");
+    }
+    assert_eq!(held(&world), held_before);
+}
+
+#[test]
 fn a_handover_that_is_declined_is_called_off_and_not_begun_again_at_once() {
     let mut world = World::formed(3, 1, 3);
     let from = leader(&world);
