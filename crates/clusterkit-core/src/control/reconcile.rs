@@ -339,13 +339,17 @@ impl Round<'_> {
         }
         record.leader.as_ref()?;
         if record.leader != movement.source {
-            // The source stays until whoever leads now serves: nothing is dropped before it is replaced.
-            let serves = self.facts.activated.get(&partition) == Some(&record.epoch);
-            return serves.then_some(Command::FinishMove { partition, version });
+            return self.is_served(record).then_some(Command::FinishMove { partition, version });
         }
         let target = self.successor(record, &movement.target)?;
         let idle = record.transfer.is_none() && !self.facts.handovers_avoided.contains(&partition);
         idle.then_some(Command::BeginTransfer { partition, version, target })
+    }
+
+    /// Whether whoever leads has said that it serves. A copy stays until then: nothing is dropped before it
+    /// is replaced, nor while somebody else may have to lead.
+    fn is_served(&self, record: &Partition) -> bool {
+        record.leader.is_some() && self.facts.activated.get(&record.id) == Some(&record.epoch)
     }
 
     /// Who takes over from the leader that a move drops: the move's target, or another follower
@@ -387,8 +391,14 @@ impl Round<'_> {
             leader_moves_max: self.limits.transfers_max.saturating_sub(transferring),
         };
         let nodes = placement_nodes(&self.state, &self.facts.gone);
-        let rows: Vec<_> = self.state.topology.partitions.iter().map(|record| self.row(record)).collect();
-        let plan = repair(&rows, &nodes, self.state.topology.replication_factor_effective(), budget);
+        let copies_wanted = self.state.topology.replication_factor_effective();
+        let mut avoided = Avoided::new();
+        for (partition, node) in &self.facts.targets_avoided {
+            avoided.entry(*partition).or_default().insert(node.clone());
+        }
+        let records = self.state.topology.partitions.iter();
+        let rows: Vec<_> = records.map(|record| self.row(record, copies_wanted, &avoided)).collect();
+        let plan = repair(&rows, &nodes, copies_wanted, budget);
         for planned in plan.moves {
             self.plan_move(&planned);
         }
@@ -409,7 +419,6 @@ impl Round<'_> {
         let record = self.record(partition);
         let version = record.version;
         match (&planned.source, &planned.target) {
-            (_, Some(target)) if self.facts.targets_avoided.contains(&(partition, target.clone())) => {}
             (source, Some(target)) => {
                 let movement = Move { source: source.clone(), target: target.clone() };
                 self.want(Command::StartMove { partition, version, movement });
@@ -421,10 +430,10 @@ impl Round<'_> {
                     self.transfer(partition, other);
                 }
             }
-            (Some(source), None) => {
+            (Some(source), None) if self.is_served(&record) => {
                 self.want(Command::DropReplica { partition, version, node: source.clone() });
             }
-            (None, None) => {}
+            (_, None) => {}
         }
     }
 
@@ -452,15 +461,24 @@ impl Round<'_> {
         }
     }
 
-    fn row(&self, record: &Partition) -> PlacementRow {
-        let live = |node: &&NodeId| self.state.topology.is_live(node);
-        let electable = record.in_sync.difference(&record.tainted).filter(live).cloned().collect();
+    /// What refused lately is no choice, so that nothing is planned, and counted, that is not begun.
+    fn row(&self, record: &Partition, copies_wanted: u32, avoided: &Avoided) -> PlacementRow {
         PlacementRow {
             replicas: record.replicas.iter().map(|replica| replica.node.clone()).collect(),
             leader: record.leader.clone(),
-            electable,
+            electable: self.heirs(record),
             busy: record.movement.as_ref().map(|movement| (movement.source.clone(), movement.target.clone())),
+            avoided: avoided.get(&record.id).cloned().unwrap_or_default(),
+            pinned: record.replicas.len() > copies_wanted as usize && !self.is_served(record),
         }
+    }
+
+    /// The replicas to which the lead may go.
+    fn heirs(&self, record: &Partition) -> BTreeSet<NodeId> {
+        if self.facts.handovers_avoided.contains(&record.id) {
+            return BTreeSet::new();
+        }
+        record.in_sync.iter().filter(|node| self.can_lead(record, node)).cloned().collect()
     }
 
     fn record(&self, partition: PartitionId) -> Partition {
@@ -489,6 +507,9 @@ impl Round<'_> {
         led
     }
 }
+
+/// The nodes that get no copy of a partition for now.
+type Avoided = BTreeMap<PartitionId, BTreeSet<NodeId>>;
 
 /// Who is to lead.
 enum Choice {

@@ -148,7 +148,11 @@ fn is_awaited(topology: &Topology, report: &Report) -> bool {
     }
     let leads = record.leader.as_ref() == Some(&report.node);
     match &report.fact {
-        Fact::Activated { epoch } => leads && record.epoch == *epoch && record.movement.is_some(),
+        Fact::Activated { epoch } => {
+            leads
+                && record.epoch == *epoch
+                && record.awaits_activation(topology.replication_factor_effective())
+        }
         Fact::CaughtUp { .. } => is_waiting_for_copy(record, report),
         Fact::Declined { .. } => is_to_be_rolled_back(record, report),
         Fact::OnTime => record.overrun.as_ref().is_some_and(|overrun| overrun.node == report.node),

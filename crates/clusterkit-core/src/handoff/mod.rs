@@ -202,11 +202,7 @@ impl Stages {
 
     /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for partition in &self.opening {
-            self.replicas.get_mut(partition).into_iter().for_each(|standing| standing.judge_opening(now));
-        }
-        let attempting: Vec<_> = self.attempting.iter().copied().collect();
-        for partition in attempting {
+        for partition in self.timed() {
             self.judge(now, partition);
             self.advance(now, partition);
         }
@@ -224,8 +220,12 @@ impl Stages {
         let attempts =
             self.attempting.iter().filter_map(|partition| self.replicas[partition].attempt.as_ref());
         let opening = self.opening.iter().filter_map(|partition| self.replicas[partition].opening);
-        let late = opening.filter_map(|opening| opening.late_at());
+        let late = opening.map(|opening| opening.late_at());
         attempts.filter_map(|attempt| self.wake_at(attempt)).chain(late).min()
+    }
+
+    fn timed(&self) -> BTreeSet<PartitionId> {
+        self.attempting.union(&self.opening).copied().collect()
     }
 
     fn wake_at(&self, attempt: &Attempt) -> Option<Instant> {
@@ -233,7 +233,7 @@ impl Stages {
             return None;
         }
         // The last permit wakes what waits for it, and may come late.
-        let led = self.replicas[&attempt.call.partition()].led;
+        let led = self.replicas[&attempt.call.partition()].led.as_ref();
         let drains = led.is_some_and(|led| matches!(led.phase, Phase::Draining(_)));
         if drains { attempt.late_at() } else { attempt.wake_at() }
     }
@@ -248,8 +248,9 @@ impl Stages {
     /// The facts that are true now and that the controller has not shown to have heard. The shell
     /// sends them whenever something changed, and again at every beat.
     pub fn reports(&self) -> impl Iterator<Item = Report> {
-        let facts = self.replicas.iter().flat_map(|(partition, standing)| {
-            self.facts(*partition, standing).into_iter().map(|fact| (*partition, fact))
+        let copies_wanted = self.topology.replication_factor_effective();
+        let facts = self.replicas.iter().flat_map(move |(partition, standing)| {
+            self.facts(*partition, standing, copies_wanted).into_iter().map(|fact| (*partition, fact))
         });
         // What was late and is released leaves nothing behind that could say so.
         let named = |record: &&Partition| {
@@ -303,7 +304,7 @@ impl Stages {
 
     /// Whether the lease is open: writes are let in.
     fn is_open(&self, partition: PartitionId) -> bool {
-        let led = self.replicas.get(&partition).and_then(|standing| standing.led);
+        let led = self.replicas.get(&partition).and_then(|standing| standing.led.as_ref());
         led.is_some_and(|led| led.phase == Phase::Open)
     }
 
@@ -333,6 +334,7 @@ impl Stages {
         match step {
             Step::Rest => self.forget_attempt(partition),
             Step::Drain => {}
+            Step::GiveUp => self.give_up(partition),
             Step::Reopen(epoch) => self.reopen(partition, epoch),
             Step::Close(epoch, call) => self.close(now, partition, epoch, call),
             Step::Call(call) => self.attempt(now, partition, call),
@@ -359,6 +361,14 @@ impl Stages {
         self.waiting.remove(&partition);
         if let Some(standing) = self.replicas.get_mut(&partition) {
             standing.attempt = None;
+        }
+    }
+
+    /// What it said of its leadership stays to be seen.
+    fn give_up(&mut self, partition: PartitionId) {
+        let attempt = self.replicas.get(&partition).and_then(|standing| standing.attempt.as_ref());
+        if attempt.is_some_and(|attempt| attempt.call.stage() != Stage::Activate) {
+            self.forget_attempt(partition);
         }
     }
 
@@ -447,7 +457,10 @@ impl Stages {
         match &attempt.call {
             // It may have begun to serve, but nobody was let in: it is sealed like any other.
             Call::Activate { .. } if cancelled => {}
+            // It was for a target that does not take over any more: it is sealed anew.
+            Call::Seal { cause: SealCause::Handover(_) | SealCause::Stopping, .. } if cancelled => {}
             Call::Activate { epoch, .. } => {
+                assert!(!standing.has_given_up(*epoch), "what is given up was told to end");
                 standing.complete(&attempt.call);
                 self.actions.push_back(Action::OpenLease { partition, epoch: *epoch });
             }
@@ -496,12 +509,12 @@ impl Stages {
         self.token_last
     }
 
-    fn facts(&self, partition: PartitionId, standing: &Standing) -> Vec<Fact> {
+    fn facts(&self, partition: PartitionId, standing: &Standing, copies_wanted: u32) -> Vec<Fact> {
         let mut facts = Vec::new();
         let Some(record) = self.topology.partition(partition) else { return facts };
         let duty = Duty::of(record, &self.me, self.stopping);
         if duty.uid() == Some(standing.uid) {
-            facts.extend(fact_of_duty(record, &duty, standing));
+            facts.extend(fact_of_duty(record, &duty, standing, copies_wanted));
             facts.extend(standing.declined(record.epoch).map(|(stage, reason)| Fact::Declined {
                 stage,
                 uid: standing.uid,
@@ -523,12 +536,12 @@ impl Stages {
     }
 }
 
-fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing) -> Option<Fact> {
+fn fact_of_duty(record: &Partition, duty: &Duty, standing: &Standing, copies_wanted: u32) -> Option<Fact> {
     match duty {
-        Duty::Lead { epoch, end: Some(SealCause::Handover(_)), .. } => {
-            standing.is_sealed().then_some(Fact::Sealed { epoch: *epoch, version: record.version })
+        Duty::Lead { epoch, end: Some(SealCause::Handover(target)), .. } => {
+            standing.is_sealed_for(target).then_some(Fact::Sealed { epoch: *epoch, version: record.version })
         }
-        Duty::Lead { epoch, .. } if record.movement.is_some() => {
+        Duty::Lead { epoch, .. } if record.awaits_activation(copies_wanted) => {
             let open = Some(Led { epoch: *epoch, phase: Phase::Open });
             (standing.led == open).then_some(Fact::Activated { epoch: *epoch })
         }

@@ -48,6 +48,10 @@ impl Duty {
         }
     }
 
+    fn leads(&self, epoch: Epoch) -> bool {
+        matches!(self, Self::Lead { epoch: current, .. } if *current == epoch)
+    }
+
     /// Why the leadership of `epoch` by the replica `uid` is to end, `None` while it goes on.
     fn end_of(&self, uid: ReplicaUid, epoch: Epoch) -> Option<SealCause> {
         match self {
@@ -68,6 +72,8 @@ pub(super) enum Step {
     Close(Epoch, Call),
     /// Wait for the lease to be drained.
     Drain,
+    /// Begin nothing: the leadership of this epoch is given up.
+    GiveUp,
     /// Open the lease of this epoch again: nothing was sealed yet.
     Reopen(Epoch),
     /// Nothing, until something changes.
@@ -79,7 +85,8 @@ pub(super) enum Step {
 /// Invariants:
 /// - at most one hook of a partition runs at a time;
 /// - a lease is open only in [`Phase::Open`], after `activate` said that it is done;
-/// - nothing else begins before the epoch that was led is sealed.
+/// - nothing else begins before the epoch that was led is sealed;
+/// - no lease opens under an epoch that was given up, since another may be elected from then on.
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) uid: ReplicaUid,
@@ -88,11 +95,19 @@ pub(super) struct Standing {
     pub(super) caught_up: Option<(Epoch, u64)>,
     pub(super) led: Option<Led>,
     pub(super) opening: Option<Opening>,
+    given_up: Option<GivenUp>,
     pub(super) attempt: Option<Attempt>,
 }
 
+/// An epoch that this replica is to lead and never will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct GivenUp {
+    epoch: Epoch,
+    reason: String,
+}
+
 /// An epoch that this replica leads, or led and has not sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Led {
     pub(super) epoch: Epoch,
     pub(super) phase: Phase,
@@ -103,11 +118,15 @@ pub(super) struct Led {
 pub(super) struct Opening {
     epoch: Epoch,
     late_at: Instant,
-    /// Whatever holds it up, leadership is to be given up.
-    pub(super) late: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Led {
+    fn is_sealed(&self) -> bool {
+        matches!(self.phase, Phase::Sealed(_))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     /// `activate` was called.
     Opening,
@@ -117,35 +136,60 @@ pub(super) enum Phase {
     Draining(Token),
     /// No permit is out; `begun` when `seal` was called.
     Drained { begun: bool },
-    /// `seal` is done.
-    Sealed,
+    /// `seal` is done, for this reason: what was done for one target is nothing that another has.
+    Sealed(SealCause),
 }
 
 impl Standing {
     pub(super) fn new(uid: ReplicaUid) -> Self {
-        Self { uid, prepared: false, caught_up: None, led: None, opening: None, attempt: None }
+        Self {
+            uid,
+            prepared: false,
+            caught_up: None,
+            led: None,
+            opening: None,
+            given_up: None,
+            attempt: None,
+        }
     }
 
     /// Forgets an epoch that is sealed and over.
     pub(super) fn settle(&mut self, duty: &Duty) {
         let over = |led: &Led| duty.end_of(self.uid, led.epoch) == Some(SealCause::Deposed);
-        self.led = self.led.take_if(|led| !(led.phase == Phase::Sealed && over(led)));
+        self.led = self.led.take_if(|led| !(led.is_sealed() && over(led)));
     }
 
-    /// Takes the time from when a lease is to be opened until it is.
+    /// Takes the time from when a lease is to be opened until it is, or is given up.
     pub(super) fn watch_opening(&mut self, now: Instant, duty: &Duty, config: &Config) {
+        self.given_up = self.given_up.take().filter(|given_up| duty.leads(given_up.epoch));
         let Some(epoch) = self.unopened(duty) else {
             self.opening = None;
             return;
         };
         if self.opening.is_none_or(|opening| opening.epoch != epoch) {
-            self.opening = Some(Opening { epoch, late_at: now + self.time_to_open(config), late: false });
+            self.opening = Some(Opening { epoch, late_at: now + self.time_to_open(config) });
+        }
+        if let Some(reason) = self.hindrance(now, epoch) {
+            self.give_up(epoch, reason);
         }
     }
 
+    /// The epoch that nobody serves for want of this replica. A handover changes nothing about that
+    /// while something else than its own seal holds it up; that seal has its own time.
     fn unopened(&self, duty: &Duty) -> Option<Epoch> {
-        let Duty::Lead { epoch, end: None, .. } = duty else { return None };
-        (self.led != Some(Led { epoch: *epoch, phase: Phase::Open })).then_some(*epoch)
+        let Duty::Lead { epoch, end, .. } = duty else { return None };
+        let waits = match end {
+            None => self.led != Some(Led { epoch: *epoch, phase: Phase::Open }),
+            Some(SealCause::Handover(target)) => !self.is_sealed_for(target) && self.is_held_up(*epoch),
+            Some(_) => false,
+        };
+        (waits && !self.has_given_up(*epoch)).then_some(*epoch)
+    }
+
+    /// Whether `epoch` waits for its lease already, or for an earlier epoch to be sealed.
+    fn is_held_up(&self, epoch: Epoch) -> bool {
+        let opening = self.opening.is_some_and(|opening| opening.epoch == epoch);
+        opening || self.led.as_ref().is_some_and(|led| led.epoch != epoch)
     }
 
     /// As long as every stage that goes before may take.
@@ -155,35 +199,53 @@ impl Standing {
         prepare + seal + config.activate_deadline
     }
 
-    /// Looks at the time.
-    pub(super) fn judge_opening(&mut self, now: Instant) {
-        if let Some(opening) = &mut self.opening {
-            opening.late |= opening.late_at <= now;
+    /// Why the lease of `epoch` is not to be opened any more: whatever goes before it is late, or was
+    /// declined.
+    fn hindrance(&self, now: Instant, epoch: Epoch) -> Option<String> {
+        let attempt = self.attempt.as_ref().filter(|attempt| {
+            attempt.declined
+                && attempt.is_of(epoch)
+                && matches!(attempt.call.stage(), Stage::Prepare | Stage::Activate)
+        });
+        let late = self.opening.is_some_and(|opening| opening.late_at <= now);
+        let in_time = || String::from("it was not called in time, or took too long");
+        attempt.map(Attempt::reason).or_else(|| late.then(in_time))
+    }
+
+    fn give_up(&mut self, epoch: Epoch, reason: String) {
+        let activation = self
+            .attempt
+            .as_mut()
+            .filter(|attempt| attempt.call.stage() == Stage::Activate && attempt.is_of(epoch));
+        if let Some(attempt) = activation {
+            attempt.decline(&reason);
         }
+        self.opening = None;
+        self.given_up = Some(GivenUp { epoch, reason });
+    }
+
+    pub(super) fn has_given_up(&self, epoch: Epoch) -> bool {
+        self.given_up.as_ref().is_some_and(|given_up| given_up.epoch == epoch)
     }
 
     /// The stage to be rolled back, of what is asked of it in `epoch`, and why. Whatever keeps a leader
     /// from serving stands for its `activate`.
     pub(super) fn declined(&self, epoch: Epoch) -> Option<(Stage, String)> {
-        if self.opening.is_some_and(|opening| opening.late) {
-            return Some((Stage::Activate, String::from("it was not called in time, or took too long")));
+        if let Some(given_up) = self.given_up.as_ref().filter(|given_up| given_up.epoch == epoch) {
+            return Some((Stage::Activate, given_up.reason.clone()));
         }
         let attempt = self.attempt.as_ref().filter(|attempt| attempt.declined && attempt.is_of(epoch))?;
-        let reason = attempt.reason.clone().unwrap_or_else(|| String::from("no reason was given"));
-        match attempt.call.stage() {
-            Stage::Prepare if self.opening.is_some() => Some((Stage::Activate, reason)),
-            stage => Some((stage, reason)),
-        }
+        Some((attempt.call.stage(), attempt.reason()))
     }
 
     /// The epoch that this replica led and that is over by `duty`.
     pub(super) fn deposed(&self, duty: &Duty) -> Option<Epoch> {
-        let led = self.led?;
+        let led = self.led.as_ref()?;
         (duty.end_of(self.uid, led.epoch) == Some(SealCause::Deposed)).then_some(led.epoch)
     }
 
     pub(super) fn next(&self, partition: PartitionId, duty: &Duty) -> Step {
-        if let Some(led) = self.led {
+        if let Some(led) = &self.led {
             return self.next_as_leader(partition, duty, led);
         }
         let uid = self.uid;
@@ -194,6 +256,7 @@ impl Standing {
             return Step::Call(Call::Prepare { partition, uid });
         }
         match duty {
+            Duty::Lead { epoch, end: None, .. } if self.has_given_up(*epoch) => Step::GiveUp,
             Duty::Lead { epoch, origin, end: None, .. } => Step::Call(activate(partition, *epoch, *origin)),
             Duty::Learn { epoch, leader, lapses, version, .. }
                 if self.caught_up != Some((*epoch, *lapses)) =>
@@ -205,23 +268,27 @@ impl Standing {
         }
     }
 
-    fn next_as_leader(&self, partition: PartitionId, duty: &Duty, led: Led) -> Step {
+    fn next_as_leader(&self, partition: PartitionId, duty: &Duty, led: &Led) -> Step {
         let epoch = led.epoch;
         let seal = |cause| Call::Seal { partition, epoch, cause };
-        match (led.phase, duty.end_of(self.uid, epoch)) {
+        match (&led.phase, duty.end_of(self.uid, epoch)) {
             (Phase::Open, None) => Step::Rest,
             (Phase::Open, Some(cause)) => Step::Close(epoch, seal(cause)),
+            (_, None) if self.has_given_up(epoch) => Step::GiveUp,
             (Phase::Opening, None) => match duty {
                 Duty::Lead { origin, .. } => Step::Call(activate(partition, epoch, *origin)),
                 _ => Step::Rest,
             },
             (Phase::Draining(_), None) | (Phase::Drained { begun: false }, None) => Step::Reopen(epoch),
             (Phase::Draining(_), Some(_)) => Step::Drain,
-            (Phase::Drained { begun: true } | Phase::Sealed, None) => {
+            (Phase::Drained { begun: true } | Phase::Sealed(_), None) => {
                 Step::Call(Call::Activate { partition, epoch, cause: ActivateCause::Resumed })
             }
             (Phase::Opening | Phase::Drained { .. }, Some(cause)) => Step::Call(seal(cause)),
-            (Phase::Sealed, Some(_)) => Step::Rest,
+            (Phase::Sealed(done), Some(cause @ SealCause::Handover(_))) if *done != cause => {
+                Step::Call(seal(cause))
+            }
+            (Phase::Sealed(_), Some(_)) => Step::Rest,
         }
     }
 
@@ -246,14 +313,22 @@ impl Standing {
             Call::CatchUp { epoch, lapses, .. } => self.caught_up = Some((*epoch, *lapses)),
             Call::Activate { epoch, .. } => self.led = Some(Led { epoch: *epoch, phase: Phase::Open }),
             Call::Seal { cause: SealCause::Deposed, .. } => self.led = None,
-            Call::Seal { epoch, .. } => self.led = Some(Led { epoch: *epoch, phase: Phase::Sealed }),
+            Call::Seal { epoch, cause, .. } => {
+                self.led = Some(Led { epoch: *epoch, phase: Phase::Sealed(cause.clone()) });
+            }
             Call::Release { .. } => {}
         }
     }
 
     /// Whether nothing that this replica led is unsealed.
     pub(super) fn is_sealed(&self) -> bool {
-        self.led.is_none_or(|led| led.phase == Phase::Sealed)
+        self.led.as_ref().is_none_or(Led::is_sealed)
+    }
+
+    /// Whether `target` has everything that this replica wrote as the leader.
+    pub(super) fn is_sealed_for(&self, target: &NodeId) -> bool {
+        let done = |led: &Led| matches!(&led.phase, Phase::Sealed(SealCause::Handover(to)) if to == target);
+        self.led.as_ref().is_none_or(done)
     }
 }
 
@@ -302,9 +377,9 @@ pub(super) struct Cancelled {
 }
 
 impl Opening {
-    /// When it becomes late, unless it is.
-    pub(super) fn late_at(&self) -> Option<Instant> {
-        (!self.late).then_some(self.late_at)
+    /// When it becomes late.
+    pub(super) fn late_at(&self) -> Instant {
+        self.late_at
     }
 }
 
@@ -390,12 +465,24 @@ impl Attempt {
             return false;
         }
         self.overdue_since = Some(now);
-        if self.is_rolled_back() && !self.declined {
-            self.declined = true;
-            self.reason = Some(String::from("it took too long"));
-            self.retry = Retry::Never;
+        if self.is_rolled_back() {
+            self.decline("it took too long");
         }
         true
+    }
+
+    /// It is not done here any more, unless that was said before.
+    fn decline(&mut self, reason: &str) {
+        if !self.declined {
+            self.declined = true;
+            self.reason = Some(String::from(reason));
+            self.retry = Retry::Never;
+        }
+    }
+
+    /// Why it was declined.
+    fn reason(&self) -> String {
+        self.reason.clone().unwrap_or_else(|| String::from("no reason was given"))
     }
 
     /// When something of it is due.

@@ -7,13 +7,39 @@ use alloc::vec;
 use core::time::Duration;
 
 use super::*;
-use crate::id::{ClusterId, PartitionVersion};
-use crate::topology::{Cluster, ClusterConfig, Move, Origin, Overrun, Replica};
+use crate::id::{BootId, ClusterId, PartitionVersion, StoreId};
+use crate::topology::{
+    self, Cluster, ClusterConfig, Liveness, Move, Node, Origin, Overrun, RaftRole, Replica,
+};
+
+mod giving_up;
+mod places;
+mod sealing;
 
 const P: PartitionId = PartitionId(0);
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name).expect("test names are valid")
+}
+
+fn member(name: &str) -> Node {
+    Node {
+        id: node(name),
+        store: StoreId(1),
+        boot: BootId(1),
+        incarnation: Incarnation(1),
+        node_addr: format!("{name}:7000"),
+        public_addr: format!("{name}:8080"),
+        zone: None,
+        weight: 1,
+        role: RaftRole::Voter,
+        holds_data: true,
+        reports_position: false,
+        liveness: Liveness::Alive,
+        stage: topology::Stage::Member,
+        software: "0.1.0".to_string(),
+        metadata: BTreeMap::new(),
+    }
 }
 
 /// Node `a`, and what it is told of partition 0.
@@ -51,7 +77,9 @@ impl World {
         };
         let cluster =
             Cluster { id: ClusterId(1), name: String::from("test"), config: ClusterConfig::default() };
-        let topology = Topology { cluster: Some(Arc::new(cluster)), ..Topology::default() };
+        let members = ["a", "b", "c"].map(|name| (node(name), Arc::new(member(name))));
+        let nodes = members.into_iter().collect();
+        let topology = Topology { cluster: Some(Arc::new(cluster)), nodes, ..Topology::default() };
         let stages = Stages::new(Config::default(), node("a"), Incarnation(1), noted);
         Self { now: Instant::ORIGIN, stages, topology, record }
     }
@@ -68,6 +96,12 @@ impl World {
         self.topology.partitions = vec![Arc::new(self.record.clone())];
         self.stages.handle_topology(self.now, &self.topology);
         self.actions()
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut ClusterConfig)) {
+        let mut cluster = self.topology.cluster.as_deref().expect("it has formed").clone();
+        change(&mut cluster.config);
+        self.topology.cluster = Some(Arc::new(cluster));
     }
 
     /// As many partitions as this, all alike, are seen.
@@ -478,6 +512,21 @@ fn a_leader_in_a_move_says_that_it_serves() {
 }
 
 #[test]
+fn a_leader_with_more_copies_than_there_shall_be_says_that_it_serves() {
+    let mut world = World::leading();
+    assert_eq!(world.facts(), NOTHING);
+    world.configure(|config| config.replication_factor = 1);
+    world.see();
+    assert_eq!(world.facts(), ["activated e1"]);
+    let dropped = |record: &mut Partition| {
+        record.replicas.pop();
+        record.in_sync.remove(&node("b"));
+    };
+    assert_eq!(world.learn(dropped), ["adopt"]);
+    assert_eq!(world.facts(), NOTHING);
+}
+
+#[test]
 fn a_node_that_stops_seals_what_it_leads_and_begins_nothing() {
     let mut world = World::leading();
     world.stages.stop(world.now);
@@ -493,44 +542,6 @@ fn a_node_that_stops_seals_what_it_leads_and_begins_nothing() {
         record.in_sync.remove(&node("a"));
     };
     assert_eq!(world.learn(deposed), ["end e1"]);
-}
-
-#[test]
-fn no_more_copies_are_made_at_once_than_allowed_and_seals_do_not_wait() {
-    let config = Config { copies_max: 2, ..Config::default() };
-    let mut world = World::new(&["b", "a"]);
-    let noted = |p| (PartitionId(p), ReplicaUid(2));
-    world.stages = Stages::new(config, node("a"), Incarnation(1), (0..4).map(noted).collect());
-    world.record.in_sync.remove(&node("a"));
-    world.record.leader = None;
-    world.see_many(4);
-    assert_eq!(world.actions(), ["run#1 prepare u2", "run#2 prepare u2"]);
-    // Who waits is not late.
-    assert_eq!(world.pass(Duration::from_secs(31)), ["overran prepare", "overran prepare"]);
-    assert_eq!(world.done(1), ["run#3 prepare u2"]);
-    assert_eq!(world.done(2), ["run#4 prepare u2"]);
-    assert_eq!(world.pass(Duration::from_secs(29)), NOTHING);
-}
-
-#[test]
-fn a_place_for_a_copy_is_not_waited_for_by_what_writes_wait_for() {
-    let config = Config { copies_max: 1, ..Config::default() };
-    let mut world = World::new(&["b", "a"]);
-    let noted = |p| (PartitionId(p), ReplicaUid(2));
-    world.stages = Stages::new(config, node("a"), Incarnation(1), (0..3).map(noted).collect());
-    world.record.in_sync.remove(&node("a"));
-    world.see_many(3);
-    assert_eq!(world.actions(), ["run#1 prepare u2"]);
-    // The copy that holds the place may itself wait for a leader that waits for its place elsewhere.
-    let mut led = Partition { id: PartitionId(1), ..world.record.clone() };
-    led.in_sync.insert(node("a"));
-    led.leader = Some(node("a"));
-    led.epoch = Epoch(2);
-    assert_eq!(world.see_beside(led), ["run#2 prepare u2"]);
-    assert_eq!(world.done(2), ["run#3 activate e2 first"]);
-    let mut followed = Partition { id: PartitionId(2), ..world.record.clone() };
-    followed.in_sync.insert(node("a"));
-    assert_eq!(world.see_beside(followed), ["run#4 prepare u2"]);
 }
 
 #[test]
@@ -555,95 +566,6 @@ fn a_copy_that_a_stop_holds_back_wakes_nobody_and_is_not_late() {
     assert_eq!(world.stages.poll_timeout(), None);
     assert_eq!(world.pass(Duration::from_secs(3_600)), NOTHING);
     assert_eq!(world.facts(), NOTHING);
-}
-
-#[test]
-fn a_leader_whose_prepare_hangs_gives_its_leadership_up() {
-    let mut world = World::recovered(&["a", "b"], vec![(P, ReplicaUid(1))]);
-    assert_eq!(world.see(), ["run#1 prepare u1"]);
-    assert_eq!(world.pass(Duration::from_secs(30)), ["overran prepare"]);
-    assert_eq!(world.facts(), ["overran prepare"]);
-    assert_eq!(world.stages.poll_timeout(), Some(Instant::at(Duration::from_secs(35))));
-    assert_eq!(world.pass(Duration::from_secs(5)), NOTHING);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v1: it was not called in time, or took too long", "overran prepare"]
-    );
-    let resigned = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(resigned), NOTHING);
-    assert_eq!(world.facts(), ["overran prepare"]);
-}
-
-#[test]
-fn a_leader_whose_prepare_is_refused_gives_its_leadership_up() {
-    let mut world = World::recovered(&["a", "b"], vec![(P, ReplicaUid(1))]);
-    assert_eq!(world.see(), ["run#1 prepare u1"]);
-    assert_eq!(world.refuse(1), NOTHING);
-    assert_eq!(world.facts(), ["declined activate v1: no"]);
-    // It is tried again all the same: where nobody else can lead, this node goes on.
-    assert_eq!(world.pass(Duration::from_millis(500)), ["run#2 prepare u1"]);
-    assert_eq!(world.done(2), ["run#3 activate e1 first"]);
-    assert_eq!(world.facts(), NOTHING);
-}
-
-#[test]
-fn a_leader_that_cannot_seal_what_it_led_before_gives_its_leadership_up() {
-    let mut world = World::leading();
-    let deposed = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(deposed), ["end e1", "close#4 e1"]);
-    assert_eq!(world.drained(4), ["run#5 seal e1 deposed"]);
-    let elected = |record: &mut Partition| {
-        record.leader = Some(node("a"));
-        record.epoch = Epoch(3);
-    };
-    assert_eq!(world.learn(elected), ["end e1"]);
-    assert_eq!(world.pass(Duration::from_secs(2)), ["overran seal"]);
-    assert_eq!(world.facts(), ["overran seal"]);
-    assert_eq!(world.pass(Duration::from_secs(5)), NOTHING);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v3: it was not called in time, or took too long", "overran seal"]
-    );
-    // It ends after all, before anybody rolled it back.
-    assert_eq!(world.done(5), ["run#6 activate e3 first"]);
-    assert_eq!(world.done(6), ["open e3"]);
-    assert_eq!(world.facts(), NOTHING);
-}
-
-#[test]
-fn a_seal_that_nothing_ends_costs_the_leadership() {
-    let mut world = World::leading();
-    world.learn(|record| record.transfer = Some(node("b")));
-    world.drained(4);
-    assert_eq!(world.pass(Duration::from_secs(2)), ["overran seal", "cancel#5"]);
-    assert_eq!(world.learn(|record| record.transfer = None), NOTHING);
-    assert_eq!(world.facts(), ["declined seal v3: it took too long", "overran seal"]);
-    assert_eq!(world.pass(Duration::from_secs(7)), ["abort#5"]);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v3: it was not called in time, or took too long", "overran seal"]
-    );
-}
-
-#[test]
-fn what_was_declined_in_another_epoch_is_not_said_of_this_one() {
-    let mut world = World::new(&["a", "b"]);
-    world.see();
-    world.saved(1);
-    world.done(2);
-    assert_eq!(world.pass(Duration::from_secs(5)), ["overran activate", "cancel#3"]);
-    assert_eq!(world.facts(), ["declined activate v1: it took too long", "overran activate"]);
-    // Elected anew: whether it can be led now is not known yet.
-    assert_eq!(world.learn(|record| record.epoch = Epoch(3)), ["end e1"]);
-    assert_eq!(world.facts(), ["overran activate"]);
-    assert_eq!(world.answer(3, Outcome::Aborted), ["run#4 seal e1 deposed"]);
-    assert_eq!(world.done(4), ["run#5 activate e3 first"]);
 }
 
 #[test]

@@ -171,6 +171,6 @@ fn leader_row(nodes: &Nodes, row: &PlacementRow, indexed: &Row) -> LeaderRow {
         before: indexed.leader,
         leader: indexed.leader,
         electable: indexed.before.iter().copied().filter(fit).collect(),
-        frozen: indexed.frozen,
+        frozen: row.busy.is_some(),
     }
 }

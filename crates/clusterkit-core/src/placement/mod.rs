@@ -131,13 +131,24 @@ pub struct PlacementRow {
     /// The source and target of a move under way. Such a row is left alone, and counts as if the
     /// move were done.
     pub busy: Option<(Option<NodeId>, NodeId)>,
+    /// The nodes that get no copy of it for now.
+    pub avoided: BTreeSet<NodeId>,
+    /// Its copies stay where they are for now; its leader may change.
+    pub pinned: bool,
 }
 
 impl From<Vec<NodeId>> for PlacementRow {
     /// The row of a table as [`first_table`] gives it: the first leads, and any may.
     fn from(replicas: Vec<NodeId>) -> Self {
         let leader = replicas.first().cloned();
-        Self { leader, electable: replicas.iter().cloned().collect(), replicas, busy: None }
+        Self {
+            leader,
+            electable: replicas.iter().cloned().collect(),
+            replicas,
+            busy: None,
+            avoided: BTreeSet::new(),
+            pinned: false,
+        }
     }
 }
 

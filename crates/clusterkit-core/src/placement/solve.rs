@@ -143,7 +143,7 @@ struct Candidate {
 }
 
 fn candidates(table: &Table<'_>, wish: Place) -> Vec<Candidate> {
-    let free = |node: &NodeIndex| !table.rows[wish.row].copies.contains(node);
+    let free = |node: &NodeIndex| table.rows[wish.row].may_take(*node);
     let candidate = |node| Candidate {
         counted: table.counted(node),
         crowd: table.crowd(wish.row, node, wish.instead_of),
@@ -211,7 +211,7 @@ impl Graph for Copies<'_, '_> {
     }
 
     fn allows(&self, step: Step) -> bool {
-        !self.table.rows[step.row].copies.contains(&step.target)
+        self.table.rows[step.row].may_take(step.target)
             && (self.moves == Moves::All || self.saved(step) > 0)
             && self.allows_zone(step)
     }

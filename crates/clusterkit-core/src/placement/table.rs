@@ -30,11 +30,18 @@ pub(super) struct Row {
     pub(super) leader_before: Option<NodeIndex>,
     /// Who shall lead it: the lead goes along with the leader's copy.
     pub(super) leader: Option<NodeIndex>,
+    /// Nodes that get no copy of it.
+    pub(super) avoided: BTreeSet<NodeIndex>,
     /// A move is under way, or its copies must stay for another reason.
     pub(super) frozen: bool,
 }
 
 impl Row {
+    /// Whether a copy may come to `node`, or come back.
+    pub(super) fn may_take(&self, node: NodeIndex) -> bool {
+        !self.copies.contains(&node) && (!self.avoided.contains(&node) || self.before.contains(&node))
+    }
+
     /// Copies that come, in the order in which they were chosen.
     pub(super) fn coming(&self) -> impl Iterator<Item = NodeIndex> {
         self.copies.iter().copied().filter(|node| !self.before.contains(node))
@@ -126,5 +133,13 @@ fn indexed(nodes: &Nodes, row: &PlacementRow) -> Row {
         }
     }
     let leader = leader.and_then(|id| nodes.index_of(id));
-    Row { before: copies.clone(), copies, leader_before: leader, leader, frozen: row.busy.is_some() }
+    let avoided = row.avoided.iter().filter_map(|id| nodes.index_of(id)).collect();
+    Row {
+        before: copies.clone(),
+        copies,
+        avoided,
+        leader_before: leader,
+        leader,
+        frozen: row.busy.is_some() || row.pinned,
+    }
 }

@@ -33,6 +33,12 @@ impl Partition {
         Some(StageAwaited { node: leader.clone(), stage })
     }
 
+    /// Whether a copy is to go as soon as the leader has said that it serves, where each partition
+    /// shall have `copies_wanted` copies.
+    pub(crate) fn awaits_activation(&self, copies_wanted: u32) -> bool {
+        self.movement.is_some() || self.replicas.len() > copies_wanted as usize
+    }
+
     /// Every hook that the record waits for: copies in the order of their placement, then what the
     /// leader is asked for, then what is late and shows in nothing else.
     #[must_use]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit_core::control::{Command, ControlState};
-use clusterkit_core::handoff::{ActivateCause, Call, Stage};
+use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, SealCause, Stage};
 use clusterkit_core::id::{Epoch, Incarnation, PartitionId, ReplicaUid};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Origin, Partition};
@@ -31,10 +31,12 @@ pub(crate) struct Ghost {
     given: BTreeMap<(PartitionId, Epoch), (usize, Incarnation)>,
     /// Epochs whose lease was open at some time.
     opened: BTreeSet<(PartitionId, Epoch)>,
+    /// Epochs of which a node said that it cannot lead them.
+    given_up: BTreeSet<(usize, PartitionId, Epoch)>,
     /// Epochs whose `activate` was called.
     begun: BTreeSet<(PartitionId, Epoch)>,
-    /// Epochs whose `seal` was done since.
-    sealed: BTreeSet<(PartitionId, Epoch)>,
+    /// Epochs whose `seal` was done since, each with its last reason.
+    sealed: BTreeMap<(PartitionId, Epoch), SealCause>,
     /// What was called in each run of each node.
     orders: BTreeMap<(usize, u64, PartitionId), Order>,
     /// Acknowledged writes, each with the epoch under which it was.
@@ -71,6 +73,11 @@ impl Ghost {
     pub(crate) fn acknowledged_at(&self, partition: PartitionId) -> Option<Instant> {
         self.acknowledged_at.get(&partition).copied()
     }
+
+    /// Whether `activate` was ever called on this node.
+    pub(crate) fn begun_on(&self, node: usize) -> bool {
+        self.orders.iter().any(|((on, _, _), order)| *on == node && !order.begun.is_empty())
+    }
 }
 
 // A hook begins.
@@ -82,7 +89,7 @@ impl World {
         self.noted_before_prepared(node, call);
         self.nothing_left_of_another_placement(node, call);
         self.drained_before_sealed(node, call);
-        self.sealed_before_handed_over(call);
+        self.sealed_before_handed_over(node, call);
         self.note_begun(node, call);
     }
 
@@ -176,15 +183,16 @@ impl World {
     }
 
     /// An epoch that was handed over is activated only after the one before was sealed at its source,
-    /// if it was ever activated there.
-    fn sealed_before_handed_over(&mut self, call: &Call) {
+    /// and for this target, if it was ever activated there.
+    fn sealed_before_handed_over(&mut self, node: usize, call: &Call) {
         let Call::Activate { partition, epoch, cause: ActivateCause::Elected(Origin::Handover) } = call
         else {
             return;
         };
         let before = (*partition, Epoch(epoch.0 - 1));
-        if self.ghost.begun.contains(&before) && !self.ghost.sealed.contains(&before) {
-            self.violate("sealed before handed over", || format!("{call:?}"));
+        let sealed = self.ghost.sealed.get(&before) == Some(&SealCause::Handover(name(node)));
+        if self.ghost.begun.contains(&before) && !sealed {
+            self.violate("sealed before handed over", || format!("n{node}: {call:?}"));
         }
     }
 
@@ -202,9 +210,9 @@ impl World {
         let order = self.ghost.orders.entry((node, boot, call.partition())).or_default();
         match call {
             Call::Prepare { uid, .. } => order.prepared = Some(*uid),
-            Call::Seal { partition, epoch, .. } => {
+            Call::Seal { partition, epoch, cause } => {
                 order.unsealed.remove(epoch);
-                self.ghost.sealed.insert((*partition, *epoch));
+                self.ghost.sealed.insert((*partition, *epoch), cause.clone());
             }
             Call::Activate { .. } | Call::CatchUp { .. } | Call::Release { .. } => {}
         }
@@ -220,6 +228,7 @@ impl World {
 impl World {
     pub(crate) fn check_open(&mut self, node: usize, partition: PartitionId, epoch: Epoch) {
         self.opened_by_its_leader(node, partition, epoch);
+        self.given_up_for_good(node, partition, epoch);
         self.nothing_acknowledged_is_lost(node, partition, epoch);
         self.ghost.opened.insert((partition, epoch));
     }
@@ -230,6 +239,23 @@ impl World {
         let run = self.process_mut(node).incarnation();
         if given.map(|(leader, run)| (leader, Some(run))) != Some((node, run)) {
             self.violate("opened by its leader", || format!("n{node} opens {partition} e{epoch}: {given:?}"));
+        }
+    }
+
+    /// A lease never opens under an epoch of which its leader said that it cannot lead it: another may be
+    /// elected from then on.
+    fn given_up_for_good(&mut self, node: usize, partition: PartitionId, epoch: Epoch) {
+        if self.ghost.given_up.contains(&(node, partition, epoch)) {
+            self.violate("given up for good", || format!("n{node} opens {partition} e{epoch}"));
+        }
+    }
+
+    /// What a node is about to say.
+    pub(crate) fn note_given_up(&mut self, node: usize, reports: &[Report]) {
+        for report in reports {
+            if let Fact::Declined { stage: Stage::Activate, epoch, .. } = report.fact {
+                self.ghost.given_up.insert((node, report.partition, epoch));
+            }
         }
     }
 
@@ -347,11 +373,9 @@ impl World {
         match command {
             Command::FinishMove { partition, .. } => {
                 self.ghost.moves += 1;
-                if let Some(record) = before.topology.partition(*partition) {
-                    let record = record.clone();
-                    self.replaced_before_dropped(&record);
-                }
+                self.replaced_before_dropped(before, *partition);
             }
+            Command::DropReplica { partition, .. } => self.served_before_dropped(before, *partition),
             Command::Handoff { .. } => self.ghost.handovers += 1,
             Command::Elect { by_position, .. } => {
                 self.ghost.elections += 1;
@@ -363,10 +387,25 @@ impl World {
     }
 
     /// A move drops its source only after whoever leads has said that it serves in its epoch.
-    fn replaced_before_dropped(&mut self, record: &Partition) {
-        if !self.ghost.opened.contains(&(record.id, record.epoch)) {
-            self.violate("replaced before dropped", || format!("{} at e{}", record.id, record.epoch));
+    fn replaced_before_dropped(&mut self, before: &ControlState, partition: PartitionId) {
+        if let Some(epoch) = self.unserved(before, partition) {
+            self.violate("replaced before dropped", || format!("{partition} at e{epoch}"));
         }
+    }
+
+    /// A copy too many is dropped only after whoever leads has said that it serves in its epoch: until
+    /// then nobody knows that the others can do without it.
+    fn served_before_dropped(&mut self, before: &ControlState, partition: PartitionId) {
+        if let Some(epoch) = self.unserved(before, partition) {
+            self.violate("served before dropped", || format!("{partition} at e{epoch}"));
+        }
+    }
+
+    /// The epoch of a partition that nobody led, or whose leader's lease was never open.
+    fn unserved(&self, before: &ControlState, partition: PartitionId) -> Option<Epoch> {
+        let record = before.topology.partition(partition)?;
+        let served = record.leader.is_some() && self.ghost.opened.contains(&(partition, record.epoch));
+        (!served).then_some(record.epoch)
     }
 
     /// Notes to whom epochs were given since the last look.

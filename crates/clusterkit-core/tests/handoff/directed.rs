@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use clusterkit_core::control::{Command, ControllerConfig};
+use clusterkit_core::control::{Command, ControllerConfig, Limits};
 use clusterkit_core::handoff::Stage;
 use clusterkit_core::id::PartitionId;
+use clusterkit_core::member;
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::{Move, Overrun, Partition};
+use clusterkit_core::topology::{Move, Overrun, Partition, Stage as NodeStage};
 
 use crate::faults::{Fault, Mischief};
 use crate::hooks::Manner;
@@ -314,4 +315,43 @@ fn a_node_that_cannot_open_its_replica_after_a_restart_does_not_keep_the_leaders
     moving.run_until(SERVED_AGAIN_WITHIN, "another leads", |world| world.is_served(P));
     assert_ne!(moving.record().leader, Some(name(leader)));
     let_go(&mut moving);
+}
+
+#[test]
+fn a_drain_without_spare_nodes_waits_for_a_leader_that_serves_and_not_for_one_that_cannot() {
+    for manner in [Manner::Refuses, Manner::HangsUntilAborted, Manner::Endless] {
+        let mut world = World::new(17, Settings { nodes: 4, ..settings() });
+        assert!(world.run_until(seconds(20), |world| world.unsettled().is_none()), "{:?}", world.unsettled());
+        let leader = |world: &World| world.topology().partition(P).and_then(|record| record.leader.clone());
+        let leaving = leader(&world).expect("it is led");
+        world.write(None, &[Command::Drain { node: leaving.clone() }]);
+        let transfer = |world: &World| world.topology().partition(P).and_then(|p| p.transfer.clone());
+        assert!(world.run_until(seconds(25), |world| transfer(world).is_some()));
+        let heir = index(&transfer(&world).expect("it was just seen"));
+        world.settings.manner = Some((heir, Stage::Activate, manner));
+        let left =
+            |world: &World| world.topology().node(&leaving).is_some_and(|n| n.stage == NodeStage::Left);
+        let drained = world.run_until(seconds(60), left);
+        world.expect_no_violation();
+        assert!(drained, "{manner:?}: the drain ends, since a third copy can lead");
+        assert!(world.ghost.begun_on(heir), "{manner:?}: the heir was asked");
+        assert_ne!(leader(&world), Some(name(heir)));
+    }
+}
+
+#[test]
+fn a_node_that_refuses_every_copy_does_not_keep_the_others_from_having_enough() {
+    let detector = member::Config { gone_after: Duration::from_secs(3), ..member::Config::default() };
+    let limits = Limits { moves_max: 2, ..Limits::default() };
+    let controller = ControllerConfig { detector, limits, ..ControllerConfig::default() };
+    let mut world = World::new(19, Settings { nodes: 6, partitions: 12, controller, ..settings() });
+    assert!(world.run_until(seconds(20), |world| world.unsettled().is_none()), "{:?}", world.unsettled());
+    let (dead, refusing) = (4, 3);
+    world.settings.manner = Some((refusing, Stage::Prepare, Manner::Refuses));
+    world.break_something(Fault::Crash(dead));
+    let whole = |record: &Partition| record.in_sync.len() == 3 && !record.holds(&name(dead));
+    let healed =
+        world.run_until(seconds(60), |world| world.topology().partitions.iter().all(|record| whole(record)));
+    world.expect_no_violation();
+    assert!(healed, "{:?}", world.topology().partitions.iter().find(|record| !whole(record)));
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clusterkit_core::handoff::{Action, Fact, Outcome, Progress, Report, Stages, Token};
+use clusterkit_core::handoff::{Action, Fact, Outcome, Progress, Report, Stage, Stages, Token};
 use clusterkit_core::id::{Incarnation, PartitionId, ReplicaUid, StoreId, TopologyVersion};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::Topology;
+use clusterkit_core::topology::{Partition, Topology};
 
 use crate::control::Letter;
 use crate::faults::Fault;
@@ -299,14 +299,21 @@ impl World {
         let Some(member) = self.member_mut(node) else { return };
         let mut reports: Vec<_> = member.stages.reports().collect();
         if self.makes(Mistake::ActivatedAtOnce) {
-            self.claim_activated(node, &mut reports);
+            self.claim_activated(node, &mut reports, |record, _| record.movement.is_some());
+        }
+        if self.makes(Mistake::ActivatedForSurplus) {
+            self.claim_activated(node, &mut reports, |record, copies| record.replicas.len() > copies);
         }
         if self.makes(Mistake::CaughtUpAtOnce) {
             self.claim_caught_up(node, &mut reports);
         }
+        if self.makes(Mistake::ActivatedAfterAll) {
+            self.claim_declined(node, &mut reports);
+        }
         if self.makes(Mistake::SilentOfCopies) {
             reports.retain(|report| !matches!(report.fact, Fact::CaughtUp { .. }));
         }
+        self.note_given_up(node, &reports);
         let Some(member) = self.member_mut(node) else { return };
         let changed = member.said != reports;
         member.said.clone_from(&reports);
@@ -323,14 +330,32 @@ impl World {
         }
     }
 
-    fn claim_activated(&self, node: usize, reports: &mut Vec<Report>) {
+    fn claim_activated(
+        &self,
+        node: usize,
+        reports: &mut Vec<Report>,
+        awaited: impl Fn(&Partition, usize) -> bool,
+    ) {
         let Some(member) = self.nodes[node].member() else { return };
-        let led = member
-            .topology
-            .partitions
-            .iter()
-            .filter(|record| record.leader.as_ref() == Some(&name(node)) && record.movement.is_some());
+        let copies = member.topology.replication_factor_effective() as usize;
+        let records = member.topology.partitions.iter();
+        let led =
+            records.filter(|record| record.leader.as_ref() == Some(&name(node)) && awaited(record, copies));
         let said = led.map(|record| self.said(node, record.id, Fact::Activated { epoch: record.epoch }));
+        reports.extend(said);
+    }
+
+    fn claim_declined(&self, node: usize, reports: &mut Vec<Report>) {
+        let Some(member) = self.nodes[node].member() else { return };
+        let begins =
+            member.stages.statuses().filter(|status| status.stage == Stage::Activate && status.running);
+        let records = begins.filter_map(|status| member.topology.partition(status.partition));
+        let said = records.filter_map(|record| {
+            let uid = record.replica(&name(node))?.uid;
+            let (stage, reason) = (Stage::Activate, "simulated".to_string());
+            let (epoch, version) = (record.epoch, record.version);
+            Some(self.said(node, record.id, Fact::Declined { stage, uid, epoch, version, reason }))
+        });
         reports.extend(said);
     }
 

@@ -13,8 +13,13 @@ pub(crate) enum Mistake {
     AbortedAtOnce,
     /// A leader says that it serves as soon as it was elected.
     ActivatedAtOnce,
+    /// A leader says that it serves as soon as it was elected, where there are more copies than there
+    /// shall be.
+    ActivatedForSurplus,
     /// A replica says that it caught up as soon as it is placed.
     CaughtUpAtOnce,
+    /// A leader says that it cannot lead while it is about to.
+    ActivatedAfterAll,
     /// What was copied once is not copied again after a lapse or under another leader.
     CopiedOnce,
     /// A copy does not wait until its source has adopted the record that names it.
@@ -73,7 +78,9 @@ macro_rules! seen {
 seen! {
     a_hook_that_outlives_its_end_is_seen: AbortedAtOnce breaks "one hook a partition";
     a_leader_that_serves_too_soon_is_seen: ActivatedAtOnce breaks "replaced before dropped";
+    a_copy_that_goes_too_soon_is_seen: ActivatedForSurplus breaks "served before dropped";
     a_copy_that_was_not_made_is_seen: CaughtUpAtOnce breaks "nothing acknowledged is lost";
+    a_leader_that_gave_up_and_goes_on_is_seen: ActivatedAfterAll breaks "given up for good";
     a_copy_that_is_not_made_again_is_seen: CopiedOnce breaks "nothing acknowledged is lost";
     a_copy_that_is_made_too_early_is_seen: CopiedTooEarly breaks "nothing acknowledged is lost";
     a_wait_for_copies_that_are_gone_is_seen: CopiesKept breaks "written while it may be";

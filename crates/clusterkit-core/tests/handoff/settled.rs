@@ -76,6 +76,8 @@ impl World {
             leader: record.leader.clone(),
             electable: record.in_sync.clone(),
             busy: None,
+            avoided: BTreeSet::new(),
+            pinned: false,
         });
         let nodes = topology.nodes.values().filter(|node| node.holds_data && node.stage != Stage::Left);
         let nodes = nodes.map(|node| PlacementNode {

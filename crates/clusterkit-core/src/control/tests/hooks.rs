@@ -61,6 +61,55 @@ fn a_source_stays_until_the_leader_says_that_it_serves() {
 }
 
 #[test]
+fn a_surplus_copy_stays_until_the_leader_says_that_it_serves() {
+    let mut world = World::formed(3, 1, 3);
+    let (lead, epoch) = (leader(&world), world.record(0).epoch);
+    let leaving = number(world.record(0).followers().next().unwrap());
+    world.apply(&Command::Drain { node: node(leaving) }).unwrap();
+    let serves = |epoch: Epoch| Facts { activated: BTreeMap::from([(P, epoch)]), ..quiet() };
+    assert_eq!(wanted(&world, &quiet()), []);
+    assert_eq!(wanted(&world, &serves(Epoch(epoch.0 - 1))), []);
+    let drops = |commands: &[Command]| {
+        commands.iter().any(|command| matches!(command, Command::DropReplica { partition: P, .. }))
+    };
+    assert!(drops(&wanted(&world, &serves(epoch))));
+    // Nor does it go while nobody leads, or in the round in which another begins to.
+    let version = world.record(0).version;
+    world.apply(&Command::Resign { partition: P, version, epoch, node: node(lead) }).unwrap();
+    assert!(!drops(&wanted(&world, &serves(epoch))));
+}
+
+#[test]
+fn copies_that_must_stay_do_not_keep_others_from_going() {
+    let mut world = World::formed(3, 2, 3);
+    let leaving = (1..=3).find(|n| (0..2).all(|p| world.record(p).leader != Some(node(*n)))).unwrap();
+    world.apply(&Command::Drain { node: node(leaving) }).unwrap();
+    let facts = Facts { activated: BTreeMap::from([(PartitionId(1), world.record(1).epoch)]), ..quiet() };
+    let limits = Limits { moves_max: 1, ..Limits::default() };
+    let commands = reconcile(&world.state, &facts, limits);
+    let goes = |command: &Command| matches!(command, Command::DropReplica { partition: PartitionId(1), .. });
+    assert!(matches!(&commands[..], [command] if goes(command)), "{commands:?}");
+}
+
+#[test]
+fn a_leader_that_serves_is_heard_while_there_are_copies_to_be_dropped() {
+    let mut world = World::formed(3, 1, 3);
+    let (lead, epoch) = (leader(&world), world.record(0).epoch);
+    let leaving = number(world.record(0).followers().next().unwrap());
+    let mut controller = controller(&world);
+    drop(actions(&mut controller));
+    let serves = report(&world, lead, Fact::Activated { epoch });
+    controller.handle_report(Instant::ORIGIN, serves.clone());
+    world.apply(&Command::Drain { node: node(leaving) }).unwrap();
+    controller.handle_state(Instant::ORIGIN, world.state.clone());
+    apply_all(&mut world, &mut controller, Instant::ORIGIN);
+    assert!(world.record(0).holds(&node(leaving)), "what was said before it was asked for was not kept");
+    controller.handle_report(Instant::ORIGIN, serves);
+    apply_all(&mut world, &mut controller, Instant::ORIGIN);
+    assert!(!world.record(0).holds(&node(leaving)));
+}
+
+#[test]
 fn a_copy_that_is_declined_is_taken_back_and_not_asked_for_again_at_once() {
     for stage in [Stage::Prepare, Stage::CatchUp] {
         let (mut world, _, target) = moving();
@@ -85,6 +134,27 @@ fn a_target_that_declined_lately_gets_no_copy() {
     };
     assert!(comes(&quiet()));
     assert!(!comes(&Facts { targets_avoided: BTreeSet::from([(P, node(gone))]), ..quiet() }));
+}
+
+#[test]
+fn a_node_that_refuses_copies_does_not_keep_others_from_getting_them() {
+    let mut world = World::formed(5, 16, 3);
+    world.report(5, Liveness::Dead);
+    let limits = Limits { moves_max: 1, ..Limits::default() };
+    let refused: BTreeSet<_> = (0..16).map(|p| (PartitionId(p), node(4))).collect();
+    let held = |world: &World| (0..16).filter(|p| world.record(*p).holds(&node(4))).count();
+    let held_before = held(&world);
+    for _ in 0..400 {
+        let (gone, targets_avoided) = (BTreeSet::from([node(5)]), refused.clone());
+        let facts = Facts { gone, targets_avoided, ..Facts::all_done(&world.state) };
+        for command in reconcile(&world.state, &facts, limits) {
+            world.apply(&command).unwrap();
+        }
+    }
+    for p in 0..16 {
+        assert_eq!((world.record(p).in_sync.len(), world.record(p).holds(&node(5))), (3, false), "p{p}");
+    }
+    assert_eq!(held(&world), held_before);
 }
 
 #[test]

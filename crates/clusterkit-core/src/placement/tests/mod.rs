@@ -219,6 +219,40 @@ fn a_busy_row_is_left_alone_and_counts_as_if_done() {
 }
 
 #[test]
+fn the_copies_of_a_pinned_row_stay_and_its_leader_may_change() {
+    let mut world = World::of(&["a", "b", "c"], 2, vec![row(&["a", "b", "c"]), row(&["a", "b", "c"])]);
+    world.rows[0].pinned = true;
+    world.budget.moves_max = 1;
+    let dropped: Vec<_> = world.plan().moves.iter().map(|planned| planned.partition.0).collect();
+    assert_eq!(dropped, [1]);
+    world.nodes[0].standing = Standing::Leave;
+    assert_eq!(world.plan().leader_moves.len(), 2);
+}
+
+#[test]
+fn a_copy_goes_where_it_is_not_avoided_and_leaves_the_budget_to_others() {
+    let rows = vec![row(&["a"]), row(&["a"]), row(&["b"])];
+    let mut world = World::of(&["a", "b", "c", "d"], 2, rows);
+    let avoided = BTreeSet::from([id("b"), id("c")]);
+    world.rows[0].avoided.clone_from(&avoided);
+    let target = |world: &World, row: u32| {
+        let moves = world.plan().moves;
+        moves.iter().find(|planned| planned.partition.0 == row).and_then(|planned| planned.target.clone())
+    };
+    assert_eq!(target(&world, 0), Some(id("d")));
+    // Nowhere to go is no step of the plan.
+    world.rows[0].avoided.insert(id("d"));
+    world.budget.moves_max = 1;
+    assert_eq!(world.plan().moves.len(), 1);
+    assert_eq!(target(&world, 0), None);
+    // A copy that is there already is not avoided.
+    world.rows[2].avoided.insert(id("b"));
+    world.settle();
+    assert!(world.rows[2].replicas.contains(&id("b")));
+    assert_eq!(world.rows[0].replicas, [id("a")]);
+}
+
+#[test]
 fn only_electable_replicas_become_leaders() {
     let rows = vec![row(&["a", "b"]), row(&["a", "b"]), row(&["a", "b"]), row(&["a", "b"])];
     let mut world = World::of(&["a", "b"], 2, rows);
