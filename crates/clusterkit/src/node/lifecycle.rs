@@ -286,6 +286,7 @@ async fn start_raft(
         transport: shared.transport().clone(),
         book: shared.book.clone(),
         events: Arc::clone(&shared.events),
+        clock: Arc::clone(&shared.settings.clock),
     };
     let raft = RaftGroup::start(options).await?;
     let raft = shared.raft.get_or_init(|| raft).clone();

@@ -12,7 +12,7 @@ use clusterkit_wire::versioned::DecodeError;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::storage::Snapshot;
-use openraft::{ChangeMembers, Instant as _, Membership, ReadPolicy, ServerState};
+use openraft::{ChangeMembers, Membership, ReadPolicy, ServerState};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,10 +22,12 @@ use super::files::RaftFiles;
 use super::log_store::LogStore;
 use super::log_worker::{IoMode, LogFailure, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
+use super::quorum::QuorumAge;
 use super::state_machine::StateMachine;
 use super::types::{BatchTooLarge, CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
 use crate::error::{ControlPlaneError, StartError};
 use crate::events::EventLog;
+use crate::net::Clock;
 use crate::node::message::{self, kind};
 use crate::transport::Transport;
 
@@ -43,6 +45,7 @@ pub(crate) struct RaftOptions {
     pub(crate) transport: Transport,
     pub(crate) book: AddressBook,
     pub(crate) events: Arc<EventLog>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The group. Clones share it.
@@ -54,6 +57,7 @@ pub(crate) struct RaftGroup {
     forced_term: Arc<AtomicU64>,
     views: watch::Receiver<Arc<View>>,
     log_failure: LogFailure,
+    quorum: Arc<QuorumAge>,
 }
 
 /// The control state at one index, and who belonged to the group then.
@@ -117,10 +121,11 @@ impl RaftGroup {
         let forced_term = Arc::new(AtomicU64::new(0));
         let (transport, book) = (options.transport, options.book);
         let network = NetworkFactory { transport, book, forced_term: Arc::clone(&forced_term) };
+        let quorum = Arc::new(QuorumAge::new(options.clock));
         let raft = Raft::new(options.store.0, config, network, log, machine)
             .await
             .map_err(|fatal| failure_of(&log_failure, fatal))?;
-        Ok(Self { raft, store: options.store, forced_term, views, log_failure })
+        Ok(Self { raft, store: options.store, forced_term, views, log_failure, quorum })
     }
 
     /// Whether nothing was ever written here: what is applied from now on happens now.
@@ -354,12 +359,13 @@ impl RaftGroup {
     /// the leader knows it; of any other node it says nothing.
     ///
     /// The voters are those of the newest entry that names them, applied or not: from when it is
-    /// written, nothing is decided without them.
+    /// written, nothing is decided without them. The time that the machine slept counts: the others
+    /// went on.
     pub(crate) fn quorum_age(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        if is_alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|at| at.elapsed()) }
+        if is_alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.and_then(|at| self.quorum.of(*at)) }
     }
 
     /// Stops taking part. What was promised stays on disk.
