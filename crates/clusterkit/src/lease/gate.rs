@@ -14,8 +14,9 @@ use super::support::Support;
 /// One for a partition that this node leads or led. It knows the epoch, and every permit that is out.
 ///
 /// Invariants:
-/// - the epoch of each opening is greater than every epoch that the gate led or heard of, so what
-///   [`close`](Self::close) ended stays ended;
+/// - the epoch of each opening is greater than every epoch that the gate led, so what
+///   [`close`](Self::close) ended stays ended, and no older than any that it heard of: the one that
+///   ended this node's own may be this node's next;
 /// - the record's version only grows, so the oldest permit has the oldest version;
 /// - permits are issued while the gate is open, and at no other time;
 /// - a permit is out from when it was issued until it is dropped, whatever becomes of the gate.
@@ -102,7 +103,7 @@ impl Gate {
     pub(crate) fn open(&self, epoch: Epoch, version: PartitionVersion, holders: Arc<[NodeId]>) {
         let mut state = self.state();
         assert!(
-            epoch > state.epoch_seen,
+            epoch > state.epoch_led && epoch >= state.epoch_seen,
             "{}: led at epoch {epoch} after epoch {}",
             self.partition,
             state.epoch_seen

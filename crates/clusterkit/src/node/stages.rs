@@ -235,7 +235,8 @@ impl StageRunner {
         });
     }
 
-    /// Ends the lease of an epoch that is over, whether or not a newer one has begun.
+    /// Ends the lease of an epoch that is over, whether or not a newer one has begun. The newer one may
+    /// be this node's own.
     fn end_lease(&self, partition: PartitionId, epoch: Epoch) {
         let gate = self.shared.leases.gate(partition);
         if gate.epoch() != Some(epoch) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clusterkit::testing::Cluster;
 use clusterkit::{Epoch, PartitionId};
 
-use super::{node, start};
+use super::{P, leader, led, node, start};
 
 const NODES: u32 = 5;
 /// Faults of one run.
@@ -104,5 +104,31 @@ async fn run(seed: u64) {
 async fn no_two_nodes_can_write_a_partition_at_once() {
     for seed in 0..2 {
         run(seed).await;
+    }
+}
+
+/// Its death and its next election reach it in one topology.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_slept_through_its_death_and_its_next_election_leads_again() {
+    let (cluster, _) = start(3, 1).await;
+    for _ in 0..3 {
+        let source = led(&cluster).await;
+        let before = cluster.node(source).topology().partitions[0].epoch;
+        let name = |number: u32| node(number).as_str().to_owned();
+        let others: Vec<_> = (1..=3).filter(|number| *number != source).collect();
+        for other in &others {
+            cluster.net().block(&name(*other), &name(source));
+            cluster.net().block(&name(source), &name(*other));
+        }
+        let dead = |topology: &clusterkit::Topology| leader(topology).is_none();
+        cluster.until(others[0], "it is dead", dead).await;
+        others.iter().for_each(|other| cluster.net().unblock(&name(source), &name(*other)));
+        let elected = |topology: &clusterkit::Topology| topology.partitions[0].epoch > before;
+        cluster.until(others[0], "it is elected again", elected).await;
+        assert_eq!(cluster.node(source).topology().partitions[0].epoch, before, "it knows of nothing");
+        others.iter().for_each(|other| cluster.net().unblock(&name(*other), &name(source)));
+        cluster.until(source, "it knows", elected).await;
+        assert_eq!(led(&cluster).await, source, "nobody else has a copy");
+        assert!(cluster.node(source).lead(P).is_ok());
     }
 }

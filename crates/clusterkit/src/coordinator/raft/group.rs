@@ -365,7 +365,11 @@ impl RaftGroup {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        if is_alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.and_then(|at| self.quorum.of(*at)) }
+        if is_alone {
+            Some(Duration::ZERO)
+        } else {
+            metrics.last_quorum_acked.and_then(|at| self.quorum.of(*at))
+        }
     }
 
     /// Stops taking part. What was promised stays on disk.

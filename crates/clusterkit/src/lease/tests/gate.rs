@@ -127,6 +127,17 @@ fn a_lease_of_an_earlier_epoch_never_comes_back() {
 }
 
 #[test]
+fn the_epoch_that_ended_one_may_be_led_next() {
+    let house = House::leading(at(10));
+    let lease = house.lead();
+    let lost = LeaseLost::Superseded { epoch: Epoch(2) };
+    house.gate.close(lost.clone());
+    house.open(2, 2);
+    assert_eq!(lease.check(), Err(lost));
+    assert_eq!(house.lead().epoch(), Epoch(2));
+}
+
+#[test]
 fn closing_again_gives_the_newer_reason() {
     let house = House::leading(at(10));
     let lease = house.lead();

@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(|permit| Step::Drop { permit }),
         10 => (0..50_u64).prop_map(|until| Step::Extend { until }),
         8 => Just(Step::Lead),
-        5 => (1..3_u64, 0..2_u64).prop_map(|(epochs, versions)| Step::Open { epochs, versions }),
+        5 => (0..3_u64, 0..2_u64).prop_map(|(epochs, versions)| Step::Open { epochs, versions }),
         8 => (0..2_u64).prop_map(|epochs_back| Step::Reopen { epochs_back }),
         1 => Just(Step::Stop),
         6 => (0..2_u64).prop_map(|epochs_back| Step::Suspend { epochs_back }),
@@ -292,7 +292,8 @@ impl Walk {
     }
 
     fn open(&mut self, epochs: u64, versions: u64) {
-        self.twin.epoch = self.twin.epoch_seen() + epochs;
+        // Of what it heard of and did not lead, it may lead the newest itself.
+        self.twin.epoch = (self.twin.epoch_seen() + epochs).max(self.twin.epoch + 1);
         self.twin.version += versions;
         self.twin.epochs_seen.push(self.twin.epoch);
         self.twin.standing = Standing::Open;
