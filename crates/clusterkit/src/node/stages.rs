@@ -217,8 +217,9 @@ impl StageRunner {
     }
 
     fn adopt(&self, partition: PartitionId) {
-        if let Some(record) = self.record(partition) {
-            self.shared.leases.gate(partition).adopt(record.version, holders(record));
+        let Some(record) = self.record(partition) else { return };
+        if self.shared.leases.gate(partition).adopt(record.version, holders(record)) {
+            self.shared.leases_changed.send_modify(|count| *count += 1);
         }
     }
 
