@@ -397,6 +397,8 @@ async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
         }
         if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             agent::seal(shared).await;
+            // What is not sealed by now is given to others all the same.
+            shared.leases.support().end();
             agent::say_goodbye(shared).await;
         }
         raft.shutdown().await;

@@ -191,3 +191,27 @@ async fn a_leader_whose_resignation_was_refused_goes_on_by_the_newer_record() {
     assert!(matches!(refused, ChangeError::Rejected(Rejected::StaleVersion { .. })), "{refused}");
     assert_eq!(lease.check(), Ok(()));
 }
+
+/// Its hook cannot be called while a write is under way, and it stops without.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_stopping_node_does_not_wait_for_is_not_acknowledged() {
+    let (cluster, _) = start(3, 3).await;
+    let source = led(&cluster).await;
+    let lease = cluster.node(source).lead(P).expect("it leads");
+    let permit = lease.begin().expect("it leads");
+    // Whoever leads next knows it before the one that stops.
+    let others = || (1..=3).filter(|number| *number != source);
+    for other in others() {
+        cluster.net().delay(node(other).as_str(), node(source).as_str(), Duration::from_millis(250));
+    }
+    let stopping = cluster.node(source).clone();
+    let stopped = tokio::spawn(async move { stopping.stop().await });
+    let mut seen = Seen::default();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !others().any(|number| cluster.node(number).lead(P).is_ok()) {
+        assert!(tokio::time::Instant::now() < end, "nobody leads");
+        seen.watch(&cluster, LOOK).await;
+    }
+    assert_eq!(permit.confirm(), Err(LeaseLost::Stopped));
+    tokio::time::timeout(PATIENCE, stopped).await.expect("it stops").expect("no panic");
+}
