@@ -96,6 +96,11 @@ impl ClusterKit {
 
     /// Stops the node, which stays a member: the others go on without it until it is back. Hands the
     /// control plane over first when this node leads it.
+    ///
+    /// When it returns the data directory is free and no hook is under way, so that the node can be
+    /// started again in the same process. It also returns, up to half a minute later with the bounds
+    /// that hooks have by default, when a disk hangs, or a hook that blocks its thread: the directory
+    /// stays locked then until what hangs has ended.
     pub async fn stop(&self) {
         self.shared.asked_to_stop.cancel();
         // Whatever ended it, it has ended.

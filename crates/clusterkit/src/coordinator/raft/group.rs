@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Command, ControlState, Rejected, VoterSet, VoterStep};
 use clusterkit_core::id::{NodeId, StoreId};
+use clusterkit_storage::disk::DiskLock;
 use clusterkit_wire::versioned::DecodeError;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
@@ -35,6 +36,10 @@ use crate::transport::Transport;
 const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long one change of the group may take before it counts as lost.
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the group may take to stop. It waits for its disk.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was asked of the disk by then may take to be written.
+const FILES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a group needs.
 pub(crate) struct RaftOptions {
@@ -46,6 +51,7 @@ pub(crate) struct RaftOptions {
     pub(crate) book: AddressBook,
     pub(crate) events: Arc<EventLog>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lock: Arc<DiskLock>,
 }
 
 /// The group. Clones share it.
@@ -58,6 +64,7 @@ pub(crate) struct RaftGroup {
     views: watch::Receiver<Arc<View>>,
     log_failure: LogFailure,
     quorum: Arc<QuorumAge>,
+    worker: LogWorkerHandle,
 }
 
 /// The control state at one index, and who belonged to the group then.
@@ -108,14 +115,15 @@ impl RaftGroup {
     pub(crate) async fn start(options: RaftOptions) -> Result<Self, StartError> {
         let snapshot_path = options.files.snapshot_path();
         let RaftFiles { disk, dir, log, recovered } = options.files;
-        let worker = LogWorkerHandle::start(LogWorker::new(disk, dir, log), options.io)
+        let worker = LogWorker::new(disk, dir, log).holding(options.lock);
+        let worker = LogWorkerHandle::start(worker, options.io)
             .map_err(|source| ControlPlaneError::Thread { source })?;
         let log_failure = worker.failure();
         let (sender, views) = watch::channel(Arc::new(View::default()));
         let snapshot = recovered.snapshot.clone();
         let machine = StateMachine::open(worker.clone(), snapshot.as_deref(), sender, options.events)
             .map_err(|error| error.in_file(&snapshot_path))?;
-        let log = LogStore::new(worker, recovered);
+        let log = LogStore::new(worker.clone(), recovered);
         let config = raft_config(&options.cluster_name).validate();
         let config = Arc::new(config.expect("the constants were checked against each other"));
         let forced_term = Arc::new(AtomicU64::new(0));
@@ -125,7 +133,7 @@ impl RaftGroup {
         let raft = Raft::new(options.store.0, config, network, log, machine)
             .await
             .map_err(|fatal| failure_of(&log_failure, fatal))?;
-        Ok(Self { raft, store: options.store, forced_term, views, log_failure, quorum })
+        Ok(Self { raft, store: options.store, forced_term, views, log_failure, quorum, worker })
     }
 
     /// Whether nothing was ever written here: what is applied from now on happens now.
@@ -372,10 +380,23 @@ impl RaftGroup {
         }
     }
 
-    /// Stops taking part. What was promised stays on disk.
+    /// Stops taking part. What was promised stays on disk. Returns in any case: a disk that hangs keeps
+    /// the group from stopping, and it does nothing more then than wait for that.
     pub(crate) async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(target: "clusterkit::raft", %error, "the raft group did not stop cleanly");
+        match timeout(STOP_TIMEOUT, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(target: "clusterkit::raft", %error, "the raft group did not stop cleanly");
+            }
+            Err(_) => tracing::warn!(target: "clusterkit::raft", "the raft group does not stop"),
+        }
+    }
+
+    /// Waits until nothing of this group is written any more. A disk that hangs is not waited for: the
+    /// files stay locked until it goes on.
+    pub(crate) async fn close_files(&self) {
+        if timeout(FILES_TIMEOUT, self.worker.end()).await.is_err() {
+            tracing::warn!(target: "clusterkit::storage", "the disk hangs; the data directory stays locked until it goes on");
         }
     }
 }
