@@ -372,11 +372,14 @@ impl Shared {
         span.checked_sub(raft.quorum_age()?)
     }
 
-    /// What user code says of how much these replicas have.
+    /// What user code says of how much these replicas have. What it does not say in the time that an
+    /// election waits for it is not waited for here either.
     pub(crate) async fn positions(&self, partitions: &[PartitionId]) -> BTreeMap<PartitionId, Position> {
         let handler = &self.settings.handler.handler;
+        let patience = self.settings.controller.position_timeout;
         let asked = partitions.iter().map(|partition| async move {
-            handler.position(*partition).await.map(|position| (*partition, position))
+            let position = tokio::time::timeout(patience, handler.position(*partition)).await;
+            position.ok().flatten().map(|position| (*partition, position))
         });
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
