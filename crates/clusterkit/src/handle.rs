@@ -96,6 +96,11 @@ impl ClusterKit {
 
     /// Stops the node, which stays a member: the others go on without it until it is back. Hands the
     /// control plane over first when this node leads it.
+    ///
+    /// When it returns the data directory is free and no hook is under way, so that the node can be
+    /// started again in the same process. It also returns, up to half a minute later with the bounds
+    /// that hooks have by default, when a disk hangs, or a hook that blocks its thread: the directory
+    /// stays locked then until what hangs has ended.
     pub async fn stop(&self) {
         self.shared.asked_to_stop.cancel();
         // Whatever ended it, it has ended.
@@ -486,15 +491,26 @@ impl ClusterKit {
     }
 
     /// Says that this node leads `partition` and cannot get on: another replica is elected, and
-    /// this one not again for a pause that grows each time, 2 s at first. Its lease ends at once.
+    /// this one not again for a pause that grows each time, 2 s at first.
+    ///
+    /// Its lease ends before anything is sent, and permits that are out no longer confirm: another
+    /// node may lead before this one learns of it. The lease holds again only when the record moved on
+    /// and this node still leads under the same epoch: then the wish was refused, or comes too late to be
+    /// followed.
     ///
     /// # Errors
     ///
-    /// See [`ChangeError`]; also when this node does not lead it any more.
+    /// See [`ChangeError`]; also when this node does not lead it any more. Refused because the record
+    /// was another one by then, the lease holds again as soon as this node knows that record, if it
+    /// leads by it. On every other error it stays ended until the record changes: call again.
     pub async fn report_stalled(&self, partition: PartitionId) -> Result<Applied, ChangeError> {
         let unknown = || ChangeError::Rejected(Rejected::UnknownPartition { partition });
         let record = self.partition_info(partition).ok_or_else(unknown)?;
         let (version, epoch, node) = (record.version, record.epoch, self.node_id().clone());
+        if record.leader.as_ref() == Some(&node) {
+            self.shared.leases.gate(partition).give_up(epoch, version);
+            self.shared.leases_changed.send_modify(|count| *count += 1);
+        }
         self.shared.change(Wish::Resign { partition, version, epoch, node }).await
     }
 

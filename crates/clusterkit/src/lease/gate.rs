@@ -14,8 +14,11 @@ use super::support::Support;
 /// One for a partition that this node leads or led. It knows the epoch, and every permit that is out.
 ///
 /// Invariants:
-/// - the epoch of each opening is greater than every epoch that the gate led or heard of, so what
-///   [`close`](Self::close) ended stays ended;
+/// - the epoch of each opening is greater than every epoch that the gate led, so what
+///   [`close`](Self::close) ended stays ended, and no older than any that it heard of: the one that
+///   ended this node's own may be this node's next;
+/// - under an epoch that was given up nothing is issued or confirmed until a record is adopted that is
+///   newer than the one it was given up by;
 /// - the record's version only grows, so the oldest permit has the oldest version;
 /// - permits are issued while the gate is open, and at no other time;
 /// - a permit is out from when it was issued until it is dropped, whatever becomes of the gate.
@@ -38,6 +41,8 @@ struct State {
     /// The greatest epoch that this gate led or heard of.
     epoch_seen: Epoch,
     version: PartitionVersion,
+    /// What [`give_up`](Gate::give_up) was last told of.
+    given_up: Option<(Epoch, PartitionVersion)>,
     /// Where the partition lies by that version, the leader first.
     holders: Arc<[NodeId]>,
     /// The permits that are out, by serial. Its bound is the caller's: each stands for a [`Permit`]
@@ -80,6 +85,7 @@ impl Gate {
             epoch_led: Epoch::default(),
             epoch_seen: Epoch::default(),
             version: PartitionVersion::default(),
+            given_up: None,
             holders: Arc::from([]),
             out: BTreeMap::new(),
             issued_count: 0,
@@ -102,7 +108,7 @@ impl Gate {
     pub(crate) fn open(&self, epoch: Epoch, version: PartitionVersion, holders: Arc<[NodeId]>) {
         let mut state = self.state();
         assert!(
-            epoch > state.epoch_seen,
+            epoch > state.epoch_led && epoch >= state.epoch_seen,
             "{}: led at epoch {epoch} after epoch {}",
             self.partition,
             state.epoch_seen
@@ -116,12 +122,26 @@ impl Gate {
     }
 
     /// The record changed, and its leader did not: permits carry `version` and `holders` from now on.
-    /// Does nothing once the gate is closed.
-    pub(crate) fn adopt(&self, version: PartitionVersion, holders: Arc<[NodeId]>) {
+    /// Does nothing once the gate is closed. `true` when the epoch had been given up and goes on.
+    pub(crate) fn adopt(&self, version: PartitionVersion, holders: Arc<[NodeId]>) -> bool {
         let mut state = self.state();
-        if !matches!(state.phase, Phase::Closed(_)) {
-            self.set_record(&mut state, version, holders);
+        if matches!(state.phase, Phase::Closed(_)) {
+            return false;
         }
+        let was_given_up = state.is_given_up();
+        self.set_record(&mut state, version, holders);
+        was_given_up && !state.is_given_up()
+    }
+
+    /// This node is about to give `epoch` up, by a wish that the record can follow at `version` alone:
+    /// others may lead from then on, and this node learns of it later. So nothing is issued or confirmed
+    /// under that epoch until a newer record is adopted: by then the wish has done what it does, or
+    /// never will.
+    pub(crate) fn give_up(&self, epoch: Epoch, version: PartitionVersion) {
+        let mut state = self.state();
+        state.given_up = state.given_up.max(Some((epoch, version)));
+        drop(state);
+        self.ended.notify_waiters();
     }
 
     fn set_record(&self, state: &mut State, version: PartitionVersion, holders: Arc<[NodeId]>) {
@@ -219,6 +239,7 @@ impl Gate {
         self.support.check(self.support.now())?;
         let state = self.state();
         match state.phase {
+            _ if state.is_given_up() => Err(LeaseLost::NotLeader),
             Phase::Closed(_) => Err(LeaseLost::NotLeader),
             Phase::Draining => Err(LeaseLost::HandingOver),
             Phase::Open => Ok(state.epoch_led),
@@ -284,8 +305,14 @@ impl State {
         match &self.phase {
             _ if epoch != self.epoch_led => Err(LeaseLost::Superseded { epoch: self.epoch_seen }),
             Phase::Closed(why) => Err(why.clone()),
+            Phase::Draining | Phase::Open if self.is_given_up() => Err(LeaseLost::NotLeader),
             Phase::Draining | Phase::Open => Ok(()),
         }
+    }
+
+    fn is_given_up(&self) -> bool {
+        // Whoever gives up a later epoch knows that this one is over.
+        self.given_up >= Some((self.epoch_led, self.version))
     }
 
     /// The version of the oldest permit that is out, which no other is below.

@@ -120,6 +120,45 @@ impl Clock for TokioClock {
     }
 }
 
+/// The clock of a machine that can be suspended: the timers of the tokio runtime stand still then, and
+/// the time goes on.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct SuspendClock {
+    awake: TokioClock,
+    slept: std::sync::Mutex<Duration>,
+}
+
+#[cfg(test)]
+impl SuspendClock {
+    pub(crate) fn new(wall_at_origin: WallTime) -> Self {
+        Self { awake: TokioClock::new(wall_at_origin), slept: std::sync::Mutex::default() }
+    }
+
+    pub(crate) fn suspend(&self, time: Duration) {
+        *self.slept.lock().unwrap() += time;
+    }
+
+    fn slept(&self) -> Duration {
+        *self.slept.lock().unwrap()
+    }
+}
+
+#[cfg(test)]
+impl Clock for SuspendClock {
+    fn now(&self) -> Instant {
+        self.awake.now() + self.slept()
+    }
+
+    fn wall(&self) -> WallTime {
+        self.awake.wall()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
+        self.awake.sleep_until(Instant::at(deadline.elapsed().saturating_sub(self.slept())))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+#[cfg(test)]
+pub(crate) use self::clock::SuspendClock;
 #[cfg(any(test, feature = "testing"))]
 pub use self::clock::TokioClock;
 pub use self::clock::{Clock, SystemClock, WallTime};

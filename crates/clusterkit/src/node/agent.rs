@@ -281,11 +281,13 @@ pub(super) async fn release(shared: &Shared) {
 /// Ends every lease of this node and seals what it leads, as far as that goes in time.
 pub(super) async fn seal(shared: &Shared) {
     let (sealed, done) = oneshot::channel();
-    if shared.stage_inbox.send(StageInput::Stop { sealed }).await.is_err() {
-        return;
-    }
+    let asked = async {
+        if shared.stage_inbox.send(StageInput::Stop { sealed }).await.is_ok() {
+            done.await.ok();
+        }
+    };
     let patience = shared.settings.hooks.seal_deadline + shared.settings.hooks.cancel_grace;
-    if tokio::time::timeout(patience, done).await.is_err() {
+    if tokio::time::timeout(patience, asked).await.is_err() {
         tracing::warn!(target: "clusterkit::hooks", "stopping although not everything that this node leads is sealed");
     }
 }

@@ -74,7 +74,7 @@ pub(crate) struct DataDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: Identity,
-    _lock: DiskLock,
+    lock: Arc<DiskLock>,
 }
 
 impl DataDir {
@@ -103,7 +103,7 @@ impl DataDir {
                 wanted: node.clone(),
             });
         }
-        let opened = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
+        let opened = Self { disk, dir: dir.to_owned(), identity, lock: Arc::new(lock) };
         opened.check_raft_belongs(is_new)?;
         // Even when nothing is new: its name may not be durable yet.
         opened.save()?;
@@ -113,6 +113,13 @@ impl DataDir {
     /// What it says.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What keeps others out of the directory. Whoever writes in it holds on to this for as long: a write
+    /// that hangs may come to its end after the node has stopped, and must not meet those of the next
+    /// run.
+    pub(crate) fn lock(&self) -> Arc<DiskLock> {
+        Arc::clone(&self.lock)
     }
 
     /// Opens the control plane's files, and makes them at the first start as a member. From when this

@@ -36,6 +36,8 @@ const INITIALIZE_PATIENCE: Duration = Duration::from_millis(2 * ELECTION_TIMEOUT
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the control plane may take to pass to another node when this one stops.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long tasks and hooks may take to end once they were told to.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Inboxes {
     /// Taken by the agent when it starts.
@@ -67,7 +69,8 @@ pub(crate) async fn launch(settings: Settings) -> Result<ClusterKit, StartError>
     let advertised = shared.settings.advertise.clone().unwrap_or_else(|| local_addr.clone());
     let node_addr = reachable(&shared.settings, &with_port_of(&advertised, &local_addr)).await;
     shared.identity.send_modify(|identity| identity.node_addr = node_addr);
-    shared.tracker.spawn(run(Arc::clone(&shared), data_dir, inboxes));
+    // Not tracked: it waits for those that are.
+    tokio::spawn(run(Arc::clone(&shared), data_dir, inboxes));
     Ok(ClusterKit::new(shared))
 }
 
@@ -153,8 +156,10 @@ async fn run(shared: Arc<Shared>, mut data_dir: DataDir, mut inboxes: Inboxes) {
         () = shared.asked_to_stop.cancelled() => StopReason::Asked,
         () = shared.stop.cancelled() => StopReason::Asked,
     };
+    // Nobody waits for tasks that were not started.
+    drop(inboxes);
     wind_down(&shared, &reason).await;
-    drop(data_dir);
+    free(&shared, data_dir);
     match &reason {
         StopReason::Failed(error) => {
             tracing::error!(target: "clusterkit::node", reason = %error, "the node has failed and stops");
@@ -198,17 +203,18 @@ async fn become_member(
         incarnation = enter(shared, membership.cluster) => incarnation?,
         failure = raft.failed() => return Err(failure.into()),
     };
-    start_agent(shared, inboxes)?;
+    start_agent(shared, data_dir, inboxes)?;
     shared.phase.send_replace(Phase::Ready);
     tracing::info!(target: "clusterkit::node", node = %shared.node, %incarnation, cluster = %membership.cluster, "ready");
     Ok(raft)
 }
 
 /// From now on hooks are called, and leases given.
-fn start_agent(shared: &Arc<Shared>, inboxes: &mut Inboxes) -> Result<(), StartError> {
+fn start_agent(shared: &Arc<Shared>, data_dir: &DataDir, inboxes: &mut Inboxes) -> Result<(), StartError> {
     let inboxes = inboxes.agent.take().expect("a node starts once");
     let settings = &shared.settings;
-    let notes = ReplicaNotes::new(Arc::clone(&settings.disk), &settings.data_dir, settings.io.clone());
+    let (disk, io) = (Arc::clone(&settings.disk), settings.io.clone());
+    let notes = ReplicaNotes::new(disk, &settings.data_dir, io, data_dir.lock());
     let runner = StageRunner::new(Arc::clone(shared), notes, shared.stage_inbox.clone())?;
     let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inboxes));
     shared.tracker.spawn(end_with(Arc::clone(shared), agent));
@@ -218,14 +224,15 @@ fn start_agent(shared: &Arc<Shared>, inboxes: &mut Inboxes) -> Result<(), StartE
 
 /// Tells those who watch the copies of other nodes, one event after the other.
 async fn observe(shared: Arc<Shared>) {
+    let stop = shared.stop.clone();
+    stop.run_until_cancelled(tell_observer(shared)).await;
+}
+
+async fn tell_observer(shared: Arc<Shared>) {
     let Some(observer) = shared.settings.handler.observer.clone() else { return };
     let mut events = shared.events.subscribe(None);
     loop {
-        let next = tokio::select! {
-            next = events.next() => next,
-            () = shared.stop.cancelled() => return,
-        };
-        match next {
+        match events.next().await {
             Some(Ok(event)) => observer.observe(&shared.node, &shared.topology(), &event.event).await,
             Some(Err(lost)) => {
                 tracing::warn!(target: "clusterkit::hooks", %lost, "a watcher of replicas is too slow");
@@ -289,6 +296,8 @@ async fn start_raft(
         transport: shared.transport().clone(),
         book: shared.book.clone(),
         events: Arc::clone(&shared.events),
+        clock: Arc::clone(&shared.settings.clock),
+        lock: data_dir.lock(),
     };
     let raft = RaftGroup::start(options).await?;
     let raft = shared.raft.get_or_init(|| raft).clone();
@@ -389,6 +398,8 @@ async fn wait_until_visible(shared: &Shared, incarnation: Incarnation) -> Result
     Ok(())
 }
 
+/// Ends everything that this run began, so that the next one finds neither its hooks nor its writes
+/// under way. Each wait in here has a bound: what goes on after that, goes on without the node.
 async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     if let Some(raft) = shared.raft.get() {
         if matches!(reason, StopReason::Asked | StopReason::Left) && !shared.stop.is_cancelled() {
@@ -399,6 +410,8 @@ async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
         }
         if matches!(reason, StopReason::Asked) && !shared.stop.is_cancelled() {
             agent::seal(shared).await;
+            // What is not sealed by now is given to others all the same.
+            shared.leases.support().end();
             agent::say_goodbye(shared).await;
         }
         raft.shutdown().await;
@@ -406,6 +419,24 @@ async fn wind_down(shared: &Arc<Shared>, reason: &StopReason) {
     shared.stop.cancel();
     shared.events.close();
     shared.tracker.close();
+    if let Some(raft) = shared.raft.get() {
+        raft.close_files().await;
+    }
+    if tokio::time::timeout(TASKS_TIMEOUT, shared.tracker.wait()).await.is_err() {
+        tracing::warn!(target: "clusterkit::node", tasks = shared.tracker.len(), "stopping although hooks or tasks go on");
+    }
+}
+
+/// Lets the next run into the data directory, once no hook of this one is under way.
+fn free(shared: &Shared, data_dir: DataDir) {
+    let tracker = shared.tracker.clone();
+    if tracker.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        tracker.wait().await;
+        drop(data_dir);
+    });
 }
 
 /// A controller that stops lets another one take over first, so that nobody waits for a timeout.
@@ -451,4 +482,46 @@ async fn reachable(settings: &Settings, addr: &str) -> String {
     }
     tracing::warn!(target: "clusterkit::node", %addr, "the advertised address has no host; using loopback, which other machines cannot reach");
     format!("127.0.0.1:{port}")
+}
+
+#[cfg(all(test, feature = "http", feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::error::DataDirError;
+    use crate::testing::{Cluster, PATIENCE};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_stopped_node_could_not_end_keeps_its_directory_locked() {
+        let mut cluster = Cluster::start(1).await;
+        let (go_on, held) = tokio::sync::oneshot::channel::<()>();
+        // As a hook that blocks its thread.
+        let hook = cluster.node(1).shared().tracker.spawn(held);
+        tokio::time::timeout(PATIENCE, cluster.node(1).stop()).await.expect("it stops");
+        let error = cluster.builder(1).expect(1).start().await.unwrap_err();
+        let StartError::DataDir(cause) = &error else { panic!("{error}") };
+        assert!(matches!(**cause, DataDirError::InUse { .. }), "{error}");
+        go_on.send(()).unwrap();
+        hook.await.unwrap().unwrap();
+        tokio::task::yield_now().await;
+        cluster.launch([1], |builder| builder.expect(1)).await;
+        cluster.ready(1).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_stops_without_waiting_for_anything_that_does_not_hang() {
+        let mut cluster = Cluster::start(3).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        for number in 1..=3 {
+            let start = tokio::time::Instant::now();
+            cluster.node(number).abort().await;
+            assert!(start.elapsed() < HAND_OVER_TIMEOUT, "it took {:?}", start.elapsed());
+            cluster.launch([number], |builder| builder.expect(3)).await;
+            cluster.ready(number).await.unwrap();
+        }
+        for number in 1..=3 {
+            let start = tokio::time::Instant::now();
+            cluster.stop(number).await;
+            assert!(start.elapsed() < HAND_OVER_TIMEOUT, "it took {:?}", start.elapsed());
+        }
+    }
 }

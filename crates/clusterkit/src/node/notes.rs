@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clusterkit_core::id::{PartitionId, ReplicaUid};
 use clusterkit_storage::checked::{WriteFileError, read_checked, write_checked};
-use clusterkit_storage::disk::Disk;
+use clusterkit_storage::disk::{Disk, DiskLock};
 use clusterkit_wire::versioned;
 
 use crate::coordinator::raft::IoMode;
@@ -22,11 +22,18 @@ pub(super) struct ReplicaNotes {
     dir: PathBuf,
     file: PathBuf,
     io: IoMode,
+    /// Held while the list is written, even when nobody waits for it any more.
+    _lock: Arc<DiskLock>,
 }
 
 impl ReplicaNotes {
-    pub(super) fn new(disk: Arc<dyn Disk>, data_dir: &std::path::Path, io: IoMode) -> Self {
-        Self { disk, dir: data_dir.to_owned(), file: data_dir.join(NOTES_FILE), io }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        data_dir: &std::path::Path,
+        io: IoMode,
+        lock: Arc<DiskLock>,
+    ) -> Self {
+        Self { disk, dir: data_dir.to_owned(), file: data_dir.join(NOTES_FILE), io, _lock: lock }
     }
 
     /// What was written last; nothing when nothing was.

@@ -374,11 +374,14 @@ impl Shared {
         span.checked_sub(raft.quorum_age()?)
     }
 
-    /// What user code says of how much these replicas have.
+    /// What user code says of how much these replicas have. What it does not say in the time that an
+    /// election waits for it is not waited for here either.
     pub(crate) async fn positions(&self, partitions: &[PartitionId]) -> BTreeMap<PartitionId, Position> {
         let handler = &self.settings.handler.handler;
+        let patience = self.settings.controller.position_timeout;
         let asked = partitions.iter().map(|partition| async move {
-            handler.position(*partition).await.map(|position| (*partition, position))
+            let position = tokio::time::timeout(patience, handler.position(*partition)).await;
+            position.ok().flatten().map(|position| (*partition, position))
         });
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
@@ -425,7 +428,38 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Cluster;
+    use crate::net::{SuspendClock, WallTime};
+    use crate::testing::{Cluster, PATIENCE, SimDisk};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_whose_machine_slept_supports_nobody_before_a_majority_answers() {
+        let clock = Arc::new(SuspendClock::new(WallTime(0)));
+        let mut cluster = Cluster::new();
+        let (net, slept) = (cluster.net().clone(), Arc::clone(&clock));
+        cluster
+            .launch([1], |builder| {
+                let net = Arc::new(net.host("node-1"));
+                builder.expect(3).environment(slept.clone(), net, Arc::new(SimDisk::new()))
+            })
+            .await;
+        cluster.launch([2, 3], |builder| builder.expect(3)).await;
+        cluster.until(1, "healthy", |topology| topology.health(true).is_healthy()).await;
+        let shared = Arc::clone(cluster.node(1).shared());
+        let raft = shared.raft.get().unwrap();
+        tokio::time::timeout(PATIENCE, async {
+            while shared.support_given().is_none() {
+                raft.campaign(raft.leadership().term).await;
+                tokio::time::sleep(Duration::from_secs(2)).await; // tidy: the clock is paused
+            }
+        })
+        .await
+        .expect("it is elected");
+        clock.suspend(Duration::from_secs(60));
+        assert_eq!(shared.support_given(), None);
+        assert!(!shared.is_in_charge());
+        tokio::time::sleep(Duration::from_secs(1)).await; // tidy: the clock is paused
+        assert!(shared.support_given().is_some(), "the others follow it still");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_is_sent_nothing_that_is_for_its_living_original() {

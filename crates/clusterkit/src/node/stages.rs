@@ -243,8 +243,9 @@ impl StageRunner {
     }
 
     fn adopt(&self, partition: PartitionId) {
-        if let Some(record) = self.record(partition) {
-            self.shared.leases.gate(partition).adopt(record.version, holders(record));
+        let Some(record) = self.record(partition) else { return };
+        if self.shared.leases.gate(partition).adopt(record.version, holders(record)) {
+            self.shared.leases_changed.send_modify(|count| *count += 1);
         }
     }
 
@@ -261,7 +262,8 @@ impl StageRunner {
         });
     }
 
-    /// Ends the lease of an epoch that is over, whether or not a newer one has begun.
+    /// Ends the lease of an epoch that is over, whether or not a newer one has begun. The newer one may
+    /// be this node's own.
     fn end_lease(&self, partition: PartitionId, epoch: Epoch) {
         let gate = self.shared.leases.gate(partition);
         if gate.epoch() != Some(epoch) {

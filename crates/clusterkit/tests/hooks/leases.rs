@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clusterkit::testing::Cluster;
-use clusterkit::{Epoch, PartitionId};
+use clusterkit::core::control::Rejected;
+use clusterkit::testing::{Cluster, PATIENCE};
+use clusterkit::{ChangeError, Epoch, LeaseLost, PartitionId};
 
-use super::{node, start};
+use super::{P, leader, led, node, start};
 
 const NODES: u32 = 5;
 /// Faults of one run.
@@ -105,4 +106,112 @@ async fn no_two_nodes_can_write_a_partition_at_once() {
     for seed in 0..2 {
         run(seed).await;
     }
+}
+
+/// Its death and its next election reach it in one topology.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_slept_through_its_death_and_its_next_election_leads_again() {
+    let (cluster, _) = start(3, 1).await;
+    for _ in 0..3 {
+        let source = led(&cluster).await;
+        let before = cluster.node(source).topology().partitions[0].epoch;
+        let name = |number: u32| node(number).as_str().to_owned();
+        let others: Vec<_> = (1..=3).filter(|number| *number != source).collect();
+        for other in &others {
+            cluster.net().block(&name(*other), &name(source));
+            cluster.net().block(&name(source), &name(*other));
+        }
+        let dead = |topology: &clusterkit::Topology| leader(topology).is_none();
+        cluster.until(others[0], "it is dead", dead).await;
+        others.iter().for_each(|other| cluster.net().unblock(&name(source), &name(*other)));
+        let elected = |topology: &clusterkit::Topology| topology.partitions[0].epoch > before;
+        cluster.until(others[0], "it is elected again", elected).await;
+        assert_eq!(cluster.node(source).topology().partitions[0].epoch, before, "it knows of nothing");
+        others.iter().for_each(|other| cluster.net().unblock(&name(*other), &name(source)));
+        cluster.until(source, "it knows", elected).await;
+        assert_eq!(led(&cluster).await, source, "nobody else has a copy");
+        assert!(cluster.node(source).lead(P).is_ok());
+    }
+}
+
+/// Looks at the leases until the partition is written under an epoch after `before`.
+async fn led_after(cluster: &Cluster, seen: &mut Seen, before: Epoch) {
+    let led = |seen: &Seen| seen.newest.get(&P).is_some_and(|newest| *newest > before);
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !led(seen) {
+        assert!(tokio::time::Instant::now() < end, "nobody leads");
+        seen.watch(cluster, LOOK).await;
+    }
+}
+
+/// A leader that is told late of everything: it says that it stalls, and others know first.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_gives_up_writes_no_more_while_it_waits_for_the_answer() {
+    let (cluster, _) = start(3, 3).await;
+    let mut seen = Seen::default();
+    for _ in 0..6 {
+        let source = led(&cluster).await;
+        let lease = cluster.node(source).lead(P).expect("it leads");
+        let permit = lease.begin().expect("it leads");
+        let others = (1..=3).filter(|number| *number != source);
+        for other in others.clone() {
+            cluster.net().delay(node(other).as_str(), node(source).as_str(), Duration::from_millis(250));
+        }
+        let leaving = cluster.node(source).clone();
+        let told = tokio::spawn(async move { leaving.report_stalled(P).await });
+        led_after(&cluster, &mut seen, lease.epoch()).await;
+        assert!(permit.confirm().is_err(), "another one may have written since");
+        told.await.expect("no panic").expect("it led");
+        for other in others {
+            cluster.net().delay(node(other).as_str(), node(source).as_str(), Duration::ZERO);
+        }
+        seen.watch(&cluster, Duration::from_secs(3)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_resignation_was_refused_goes_on_by_the_newer_record() {
+    let (cluster, _) = start(3, 3).await;
+    let source = led(&cluster).await;
+    let leading = cluster.node(source).clone();
+    let lease = leading.lead(P).expect("it leads");
+    let record = leading.partition_info(P).expect("it leads");
+    let fewer = record.in_sync.iter().take(2).chain([leading.node_id()]).cloned().collect();
+    let change = leading.propose_in_sync(P, record.version, fewer, BTreeMap::new());
+    let resign = async {
+        let refused = leading.report_stalled(P).await;
+        // It is told before it has adopted the record by which it was refused, or after.
+        led(&cluster).await;
+        refused
+    };
+    let check = async { assert_eq!(lease.check(), Err(LeaseLost::NotLeader)) };
+    let (changed, refused, ()) = tokio::join!(change, resign, check);
+    changed.expect("it leads");
+    let refused = refused.expect_err("the record is another one");
+    assert!(matches!(refused, ChangeError::Rejected(Rejected::StaleVersion { .. })), "{refused}");
+    assert_eq!(lease.check(), Ok(()));
+}
+
+/// Its hook cannot be called while a write is under way, and it stops without.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_stopping_node_does_not_wait_for_is_not_acknowledged() {
+    let (cluster, _) = start(3, 3).await;
+    let source = led(&cluster).await;
+    let lease = cluster.node(source).lead(P).expect("it leads");
+    let permit = lease.begin().expect("it leads");
+    // Whoever leads next knows it before the one that stops.
+    let others = || (1..=3).filter(|number| *number != source);
+    for other in others() {
+        cluster.net().delay(node(other).as_str(), node(source).as_str(), Duration::from_millis(250));
+    }
+    let stopping = cluster.node(source).clone();
+    let stopped = tokio::spawn(async move { stopping.stop().await });
+    let mut seen = Seen::default();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !others().any(|number| cluster.node(number).lead(P).is_ok()) {
+        assert!(tokio::time::Instant::now() < end, "nobody leads");
+        seen.watch(&cluster, LOOK).await;
+    }
+    assert_eq!(permit.confirm(), Err(LeaseLost::Stopped));
+    tokio::time::timeout(PATIENCE, stopped).await.expect("it stops").expect("no panic");
 }

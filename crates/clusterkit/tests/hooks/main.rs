@@ -6,6 +6,7 @@ mod drain;
 mod leases;
 mod positions;
 mod recorder;
+mod stop;
 
 use std::time::Duration;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Command, ControlState, Rejected, VoterSet, VoterStep};
 use clusterkit_core::id::{NodeId, StoreId};
+use clusterkit_storage::disk::DiskLock;
 use clusterkit_wire::versioned::DecodeError;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::storage::Snapshot;
-use openraft::{ChangeMembers, Instant as _, Membership, ReadPolicy, ServerState};
+use openraft::{ChangeMembers, Membership, ReadPolicy, ServerState};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,10 +23,12 @@ use super::files::RaftFiles;
 use super::log_store::LogStore;
 use super::log_worker::{IoMode, LogFailure, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
+use super::quorum::QuorumAge;
 use super::state_machine::StateMachine;
 use super::types::{BatchTooLarge, CommandBatch, Raft, RaftNode, SnapshotMeta, TypeConfig, Vote};
 use crate::error::{ControlPlaneError, StartError};
 use crate::events::EventLog;
+use crate::net::Clock;
 use crate::node::message::{self, kind};
 use crate::transport::Transport;
 
@@ -33,6 +36,10 @@ use crate::transport::Transport;
 const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long one change of the group may take before it counts as lost.
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the group may take to stop. It waits for its disk.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was asked of the disk by then may take to be written.
+const FILES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a group needs.
 pub(crate) struct RaftOptions {
@@ -43,6 +50,8 @@ pub(crate) struct RaftOptions {
     pub(crate) transport: Transport,
     pub(crate) book: AddressBook,
     pub(crate) events: Arc<EventLog>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lock: Arc<DiskLock>,
 }
 
 /// The group. Clones share it.
@@ -54,6 +63,8 @@ pub(crate) struct RaftGroup {
     forced_term: Arc<AtomicU64>,
     views: watch::Receiver<Arc<View>>,
     log_failure: LogFailure,
+    quorum: Arc<QuorumAge>,
+    worker: LogWorkerHandle,
 }
 
 /// The control state at one index, and who belonged to the group then.
@@ -104,23 +115,25 @@ impl RaftGroup {
     pub(crate) async fn start(options: RaftOptions) -> Result<Self, StartError> {
         let snapshot_path = options.files.snapshot_path();
         let RaftFiles { disk, dir, log, recovered } = options.files;
-        let worker = LogWorkerHandle::start(LogWorker::new(disk, dir, log), options.io)
+        let worker = LogWorker::new(disk, dir, log).holding(options.lock);
+        let worker = LogWorkerHandle::start(worker, options.io)
             .map_err(|source| ControlPlaneError::Thread { source })?;
         let log_failure = worker.failure();
         let (sender, views) = watch::channel(Arc::new(View::default()));
         let snapshot = recovered.snapshot.clone();
         let machine = StateMachine::open(worker.clone(), snapshot.as_deref(), sender, options.events)
             .map_err(|error| error.in_file(&snapshot_path))?;
-        let log = LogStore::new(worker, recovered);
+        let log = LogStore::new(worker.clone(), recovered);
         let config = raft_config(&options.cluster_name).validate();
         let config = Arc::new(config.expect("the constants were checked against each other"));
         let forced_term = Arc::new(AtomicU64::new(0));
         let (transport, book) = (options.transport, options.book);
         let network = NetworkFactory { transport, book, forced_term: Arc::clone(&forced_term) };
+        let quorum = Arc::new(QuorumAge::new(options.clock));
         let raft = Raft::new(options.store.0, config, network, log, machine)
             .await
             .map_err(|fatal| failure_of(&log_failure, fatal))?;
-        Ok(Self { raft, store: options.store, forced_term, views, log_failure })
+        Ok(Self { raft, store: options.store, forced_term, views, log_failure, quorum, worker })
     }
 
     /// Whether nothing was ever written here: what is applied from now on happens now.
@@ -354,18 +367,36 @@ impl RaftGroup {
     /// the leader knows it; of any other node it says nothing.
     ///
     /// The voters are those of the newest entry that names them, applied or not: from when it is
-    /// written, nothing is decided without them.
+    /// written, nothing is decided without them. The time that the machine slept counts: the others
+    /// went on.
     pub(crate) fn quorum_age(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        if is_alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|at| at.elapsed()) }
+        if is_alone {
+            Some(Duration::ZERO)
+        } else {
+            metrics.last_quorum_acked.and_then(|at| self.quorum.of(*at))
+        }
     }
 
-    /// Stops taking part. What was promised stays on disk.
+    /// Stops taking part. What was promised stays on disk. Returns in any case: a disk that hangs keeps
+    /// the group from stopping, and it does nothing more then than wait for that.
     pub(crate) async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(target: "clusterkit::raft", %error, "the raft group did not stop cleanly");
+        match timeout(STOP_TIMEOUT, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(target: "clusterkit::raft", %error, "the raft group did not stop cleanly");
+            }
+            Err(_) => tracing::warn!(target: "clusterkit::raft", "the raft group does not stop"),
+        }
+    }
+
+    /// Waits until nothing of this group is written any more. A disk that hangs is not waited for: the
+    /// files stay locked until it goes on.
+    pub(crate) async fn close_files(&self) {
+        if timeout(FILES_TIMEOUT, self.worker.end()).await.is_err() {
+            tracing::warn!(target: "clusterkit::storage", "the disk hangs; the data directory stays locked until it goes on");
         }
     }
 }

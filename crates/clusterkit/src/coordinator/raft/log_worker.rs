@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_storage::checked::{read_checked, write_checked};
-use clusterkit_storage::disk::Disk;
+use clusterkit_storage::disk::{Disk, DiskLock};
 use clusterkit_storage::record_log::RecordLog;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,6 +52,7 @@ impl IoMode {
 pub(crate) struct LogWorkerHandle {
     requests: mpsc::Sender<Request>,
     failure: LogFailure,
+    ended: watch::Receiver<()>,
 }
 
 /// The first failure of the worker, once there is one. It outlives the worker.
@@ -60,12 +61,33 @@ pub(super) type LogFailure = Arc<OnceLock<Arc<io::Error>>>;
 type Reply<T> = oneshot::Sender<io::Result<T>>;
 
 enum Request {
-    Append { first: u64, records: Vec<Bytes>, flushed: IOFlushed<TypeConfig> },
-    Purge { marker: Bytes, index: u64, reply: Reply<()> },
-    ReadSnapshot { reply: Reply<Option<Bytes>> },
-    SaveSnapshot { bytes: Bytes, reply: Reply<()> },
-    SaveVote { bytes: Bytes, reply: Reply<()> },
-    Truncate { last: Option<u64>, reply: Reply<()> },
+    /// Nothing comes after this.
+    End,
+    Append {
+        first: u64,
+        records: Vec<Bytes>,
+        flushed: IOFlushed<TypeConfig>,
+    },
+    Purge {
+        marker: Bytes,
+        index: u64,
+        reply: Reply<()>,
+    },
+    ReadSnapshot {
+        reply: Reply<Option<Bytes>>,
+    },
+    SaveSnapshot {
+        bytes: Bytes,
+        reply: Reply<()>,
+    },
+    SaveVote {
+        bytes: Bytes,
+        reply: Reply<()>,
+    },
+    Truncate {
+        last: Option<u64>,
+        reply: Reply<()>,
+    },
 }
 
 impl std::fmt::Debug for Request {
@@ -75,10 +97,10 @@ impl std::fmt::Debug for Request {
 }
 
 impl LogWorkerHandle {
-    /// Starts the worker; it ends when the last handle is dropped.
+    /// Starts the worker; it ends when it is [told to](Self::end), or when the last handle is dropped.
     pub(super) fn start(worker: LogWorker, mode: IoMode) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let failure = Arc::clone(&worker.failure);
+        let (failure, ended) = (Arc::clone(&worker.failure), worker.ended.subscribe());
         match mode {
             IoMode::Thread => {
                 let thread = std::thread::Builder::new().name("clusterkit-raft-log".to_owned());
@@ -88,7 +110,7 @@ impl LogWorkerHandle {
                 tokio::spawn(worker.run(queue, sync_time));
             }
         }
-        Ok(Self { requests, failure })
+        Ok(Self { requests, failure, ended })
     }
 
     /// Where it is kept what broke the worker.
@@ -126,6 +148,17 @@ impl LogWorkerHandle {
         self.ask(|reply| Request::ReadSnapshot { reply }).await
     }
 
+    /// Has the worker end once it has done what it was asked before, and waits until it has: from then
+    /// on nothing is written, and the files are closed. What it is asked later fails. Giving up the wait
+    /// calls nothing off.
+    pub(super) async fn end(&self) {
+        let requests = self.requests.clone();
+        // A queue that is full takes it when the disk goes on.
+        tokio::spawn(async move { requests.send(Request::End).await });
+        // Nobody ever sends: the wait is for the sender's end.
+        while self.ended.clone().changed().await.is_ok() {}
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> io::Result<T> {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply)).await?;
@@ -147,23 +180,34 @@ pub(super) struct LogWorker {
     dir: PathBuf,
     log: RecordLog,
     failure: LogFailure,
+    is_ending: bool,
+    /// What keeps others away from the files.
+    _lock: Option<Arc<DiskLock>>,
+    /// Dropped with the worker, and after its files.
+    ended: watch::Sender<()>,
 }
 
 impl LogWorker {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, log: RecordLog) -> Self {
-        Self { disk, dir, log, failure: LogFailure::default() }
+        let (failure, ended) = (LogFailure::default(), watch::Sender::new(()));
+        Self { disk, dir, log, failure, is_ending: false, _lock: None, ended }
+    }
+
+    /// Holds `lock` until it ends.
+    pub(super) fn holding(self, lock: Arc<DiskLock>) -> Self {
+        Self { _lock: Some(lock), ..self }
     }
 
     fn run_blocking(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        while !self.is_ending && queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             self.serve(&mut batch);
         }
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, sync_time: watch::Receiver<Duration>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        while !self.is_ending && queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let time = *sync_time.borrow() * syncs_of(&batch);
             if !time.is_zero() {
                 tokio::time::sleep(time).await;
@@ -209,6 +253,7 @@ impl LogWorker {
     fn serve_one(&mut self, request: Request) {
         match request {
             Request::Append { .. } => unreachable!("appends are served together"),
+            Request::End => self.is_ending = true,
             Request::Purge { marker, index, reply } => {
                 answer(reply, self.guard(|worker| worker.purge(&marker, index)));
             }
@@ -275,7 +320,7 @@ fn syncs_of(batch: &[Request]) -> u32 {
     let runs = batch.chunk_by(|one, next| is_append(one) && is_append(next));
     let syncs = runs.map(|run| match run[0] {
         Request::Append { .. } => 1,
-        Request::ReadSnapshot { .. } => 0,
+        Request::End | Request::ReadSnapshot { .. } => 0,
         Request::Purge { .. }
         | Request::SaveSnapshot { .. }
         | Request::SaveVote { .. }

@@ -8,6 +8,7 @@ mod group;
 mod log_store;
 mod log_worker;
 mod network;
+mod quorum;
 mod state_machine;
 mod types;
 

@@ -127,6 +127,50 @@ fn a_lease_of_an_earlier_epoch_never_comes_back() {
 }
 
 #[test]
+fn the_epoch_that_ended_one_may_be_led_next() {
+    let house = House::leading(at(10));
+    let lease = house.lead();
+    let lost = LeaseLost::Superseded { epoch: Epoch(2) };
+    house.gate.close(lost.clone());
+    house.open(2, 2);
+    assert_eq!(lease.check(), Err(lost));
+    assert_eq!(house.lead().epoch(), Epoch(2));
+}
+
+#[test]
+fn an_epoch_that_was_given_up_waits_for_a_newer_record() {
+    let house = House::leading(at(10));
+    let lease = house.lead();
+    let permit = lease.begin().expect("it leads");
+    house.adopt(2);
+    house.gate.give_up(Epoch(1), PartitionVersion(2));
+    assert_eq!(lease.check(), Err(LeaseLost::NotLeader));
+    assert_eq!(permit.check(), Err(LeaseLost::NotLeader));
+    assert_eq!(house.leases.lead(PARTITION).map(drop), Err(LeaseLost::NotLeader));
+    assert!(house.gate.suspend(Epoch(1)) && house.gate.reopen(Epoch(1)), "hooks go on as before");
+    assert_eq!(lease.check(), Err(LeaseLost::NotLeader));
+    house.adopt(2);
+    assert_eq!(lease.check(), Err(LeaseLost::NotLeader), "it is the same record");
+    house.adopt(3);
+    assert_eq!(permit.confirm(), Ok(()));
+    assert_eq!(house.lead().check(), Ok(()));
+}
+
+#[test]
+fn giving_up_an_epoch_ends_those_before_it_and_none_after_it() {
+    let house = House::leading(at(10));
+    let lease = house.lead();
+    house.gate.give_up(Epoch(1), PartitionVersion(1));
+    house.gate.give_up(Epoch(2), PartitionVersion(4));
+    house.gate.give_up(Epoch(1), PartitionVersion(9));
+    assert_eq!(lease.check(), Err(LeaseLost::NotLeader));
+    house.open(2, 4);
+    assert_eq!(house.leases.lead(PARTITION).map(drop), Err(LeaseLost::NotLeader));
+    house.open(3, 4);
+    assert_eq!(house.lead().check(), Ok(()));
+}
+
+#[test]
 fn closing_again_gives_the_newer_reason() {
     let house = House::leading(at(10));
     let lease = house.lead();

@@ -20,6 +20,7 @@ enum Step {
     Confirm { permit: usize },
     Drop { permit: usize },
     Extend { until: u64 },
+    GiveUp { epochs: u64, versions: u64 },
     Lead,
     Open { epochs: u64, versions: u64 },
     Reopen { epochs_back: u64 },
@@ -37,8 +38,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => any::<usize>().prop_map(|permit| Step::Confirm { permit }),
         4 => any::<usize>().prop_map(|permit| Step::Drop { permit }),
         10 => (0..50_u64).prop_map(|until| Step::Extend { until }),
+        2 => (0..2_u64, 0..3_u64).prop_map(|(epochs, versions)| Step::GiveUp { epochs, versions }),
         8 => Just(Step::Lead),
-        5 => (1..3_u64, 0..2_u64).prop_map(|(epochs, versions)| Step::Open { epochs, versions }),
+        5 => (0..3_u64, 0..2_u64).prop_map(|(epochs, versions)| Step::Open { epochs, versions }),
         8 => (0..2_u64).prop_map(|epochs_back| Step::Reopen { epochs_back }),
         1 => Just(Step::Stop),
         6 => (0..2_u64).prop_map(|epochs_back| Step::Suspend { epochs_back }),
@@ -63,6 +65,8 @@ struct Twin {
     epoch: u64,
     epochs_seen: Vec<u64>,
     version: u64,
+    /// The epochs that were given up, each with the version by which it was.
+    given_up: Vec<(u64, u64)>,
     /// Epoch, version and time of issue of each permit that is out, in order of issue.
     permits: Vec<(u64, u64, u64)>,
 }
@@ -77,6 +81,7 @@ impl Twin {
             epoch: 0,
             epochs_seen: vec![0],
             version: 0,
+            given_up: Vec::new(),
             permits: Vec::new(),
         }
     }
@@ -100,6 +105,7 @@ impl Twin {
         }
         match &self.standing {
             Standing::Closed(why) => Err(why.clone()),
+            _ if self.is_given_up() => Err(LeaseLost::NotLeader),
             Standing::Draining | Standing::Open => Ok(()),
         }
     }
@@ -112,10 +118,18 @@ impl Twin {
     fn may_lead(&self) -> Result<u64, LeaseLost> {
         self.supported()?;
         match self.standing {
+            _ if self.is_given_up() => Err(LeaseLost::NotLeader),
             Standing::Closed(_) => Err(LeaseLost::NotLeader),
             Standing::Draining => Err(LeaseLost::HandingOver),
             Standing::Open => Ok(self.epoch),
         }
+    }
+
+    fn is_given_up(&self) -> bool {
+        let of_this = |version| self.version <= version;
+        self.given_up
+            .iter()
+            .any(|(epoch, version)| *epoch > self.epoch || (*epoch == self.epoch && of_this(*version)))
     }
 
     fn leads(&self, epoch: u64) -> bool {
@@ -179,6 +193,7 @@ impl Walk {
             Step::Confirm { permit } => self.confirm(permit),
             Step::Drop { permit } => self.drop_permit(permit),
             Step::Extend { until } => self.extend(until),
+            Step::GiveUp { epochs, versions } => self.give_up(epochs, versions),
             Step::Lead => self.lead(),
             Step::Open { epochs, versions } => self.open(epochs, versions),
             Step::Reopen { epochs_back } => self.reopen(self.twin.epoch.saturating_sub(epochs_back)),
@@ -190,10 +205,12 @@ impl Walk {
     }
 
     fn adopt(&mut self, version: u64) {
-        self.house.adopt(version);
+        let before = self.twin.is_given_up();
+        let goes_on = self.house.gate.adopt(PartitionVersion(version), holders(version));
         if self.twin.leads(self.twin.epoch) {
             self.twin.version = version;
         }
+        assert_eq!(goes_on, before && !self.twin.is_given_up());
     }
 
     fn advance(&mut self, millis: u64) {
@@ -278,6 +295,13 @@ impl Walk {
         self.twin.answers.push(until);
     }
 
+    /// The record that is known may be newer than the one that was adopted.
+    fn give_up(&mut self, epochs: u64, versions: u64) {
+        let (epoch, version) = (self.twin.epoch + epochs, self.twin.version + versions);
+        self.house.gate.give_up(Epoch(epoch), PartitionVersion(version));
+        self.twin.given_up.push((epoch, version));
+    }
+
     fn lead(&mut self) {
         match (self.house.leases.lead(PARTITION), self.twin.may_lead()) {
             (Ok(lease), Ok(epoch)) => {
@@ -292,7 +316,8 @@ impl Walk {
     }
 
     fn open(&mut self, epochs: u64, versions: u64) {
-        self.twin.epoch = self.twin.epoch_seen() + epochs;
+        // Of what it heard of and did not lead, it may lead the newest itself.
+        self.twin.epoch = (self.twin.epoch_seen() + epochs).max(self.twin.epoch + 1);
         self.twin.version += versions;
         self.twin.epochs_seen.push(self.twin.epoch);
         self.twin.standing = Standing::Open;
