@@ -21,7 +21,7 @@ use super::shared::{Counters, Phase, Shared, StageView, StopReason};
 use super::stages::{self, StageRunner};
 use super::{agent, campaign, register, service::NodeService};
 use crate::builder::Settings;
-use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftOptions};
+use crate::coordinator::raft::{AddressBook, ELECTION_TIMEOUT_MAX, RaftGroup, RaftIdentity, RaftOptions};
 use crate::error::StartError;
 use crate::events::EventLog;
 use crate::handle::ClusterKit;
@@ -288,17 +288,16 @@ async fn start_raft(
     data_dir: &mut DataDir,
     membership: &Membership,
 ) -> Result<RaftGroup, StartError> {
-    let options = RaftOptions {
-        files: data_dir.open_raft()?,
-        io: shared.settings.io.clone(),
+    let identity = RaftIdentity {
         store: shared.store,
         cluster_name: membership.cluster_name.clone(),
         transport: shared.transport().clone(),
         book: shared.book.clone(),
         events: Arc::clone(&shared.events),
         clock: Arc::clone(&shared.settings.clock),
-        lock: data_dir.lock(),
     };
+    let (files, io) = (data_dir.open_raft()?, shared.settings.io.clone());
+    let options = RaftOptions { files, io, lock: data_dir.lock(), identity };
     let raft = RaftGroup::start(options).await?;
     let raft = shared.raft.get_or_init(|| raft).clone();
     // A founder sees the first entry come about; who joins later is given a history.

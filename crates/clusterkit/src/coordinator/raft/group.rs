@@ -1,6 +1,7 @@
 //! The Raft group as the rest of the node sees it: propose, watch, who leads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::raft_config;
-use super::files::RaftFiles;
+use super::files::{RaftFiles, Recovered};
 use super::log_store::LogStore;
 use super::log_worker::{IoMode, LogFailure, LogWorker, LogWorkerHandle};
 use super::network::{AddressBook, NetworkFactory};
@@ -45,13 +46,19 @@ const FILES_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct RaftOptions {
     pub(crate) files: RaftFiles,
     pub(crate) io: IoMode,
+    /// What keeps others away from the files.
+    pub(crate) lock: Arc<DiskLock>,
+    pub(crate) identity: RaftIdentity,
+}
+
+/// Who this node is in the group, and what it sees of the others.
+pub(crate) struct RaftIdentity {
     pub(crate) store: StoreId,
     pub(crate) cluster_name: String,
     pub(crate) transport: Transport,
     pub(crate) book: AddressBook,
     pub(crate) events: Arc<EventLog>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) lock: Arc<DiskLock>,
 }
 
 /// The group. Clones share it.
@@ -113,27 +120,41 @@ pub(crate) struct RaftNodeStats {
 impl RaftGroup {
     /// Joins the group as whatever the files say: voter, learner, or nobody yet.
     pub(crate) async fn start(options: RaftOptions) -> Result<Self, StartError> {
-        let snapshot_path = options.files.snapshot_path();
-        let RaftFiles { disk, dir, log, recovered } = options.files;
-        let worker = LogWorker::new(disk, dir, log).holding(options.lock);
-        let worker = LogWorkerHandle::start(worker, options.io)
-            .map_err(|source| ControlPlaneError::Thread { source })?;
+        let RaftOptions { files, identity, io, lock } = options;
+        let snapshot_path = files.snapshot_path();
+        let RaftFiles { disk, dir, log, recovered } = files;
+        let worker = LogWorker::new(disk, dir, log).holding(lock);
+        let worker =
+            LogWorkerHandle::start(worker, io).map_err(|source| ControlPlaneError::Thread { source })?;
+        let joined = Self::join(identity, worker.clone(), recovered, &snapshot_path).await;
+        if joined.is_err() {
+            close(&worker).await;
+        }
+        joined
+    }
+
+    async fn join(
+        identity: RaftIdentity,
+        worker: LogWorkerHandle,
+        recovered: Recovered,
+        snapshot_path: &Path,
+    ) -> Result<Self, StartError> {
         let log_failure = worker.failure();
         let (sender, views) = watch::channel(Arc::new(View::default()));
         let snapshot = recovered.snapshot.clone();
-        let machine = StateMachine::open(worker.clone(), snapshot.as_deref(), sender, options.events)
-            .map_err(|error| error.in_file(&snapshot_path))?;
+        let machine = StateMachine::open(worker.clone(), snapshot.as_deref(), sender, identity.events)
+            .map_err(|error| error.in_file(snapshot_path))?;
         let log = LogStore::new(worker.clone(), recovered);
-        let config = raft_config(&options.cluster_name).validate();
+        let config = raft_config(&identity.cluster_name).validate();
         let config = Arc::new(config.expect("the constants were checked against each other"));
         let forced_term = Arc::new(AtomicU64::new(0));
-        let (transport, book) = (options.transport, options.book);
+        let (transport, book) = (identity.transport, identity.book);
         let network = NetworkFactory { transport, book, forced_term: Arc::clone(&forced_term) };
-        let quorum = Arc::new(QuorumAge::new(options.clock));
-        let raft = Raft::new(options.store.0, config, network, log, machine)
+        let quorum = Arc::new(QuorumAge::new(identity.clock));
+        let raft = Raft::new(identity.store.0, config, network, log, machine)
             .await
             .map_err(|fatal| failure_of(&log_failure, fatal))?;
-        Ok(Self { raft, store: options.store, forced_term, views, log_failure, quorum, worker })
+        Ok(Self { raft, store: identity.store, forced_term, views, log_failure, quorum, worker })
     }
 
     /// Whether nothing was ever written here: what is applied from now on happens now.
@@ -395,9 +416,13 @@ impl RaftGroup {
     /// Waits until nothing of this group is written any more. A disk that hangs is not waited for: the
     /// files stay locked until it goes on.
     pub(crate) async fn close_files(&self) {
-        if timeout(FILES_TIMEOUT, self.worker.end()).await.is_err() {
-            tracing::warn!(target: "clusterkit::storage", "the disk hangs; the data directory stays locked until it goes on");
-        }
+        close(&self.worker).await;
+    }
+}
+
+async fn close(worker: &LogWorkerHandle) {
+    if timeout(FILES_TIMEOUT, worker.end()).await.is_err() {
+        tracing::warn!(target: "clusterkit::storage", "the disk hangs; the data directory stays locked until it goes on");
     }
 }
 

@@ -14,6 +14,8 @@ mod types;
 
 pub(crate) use self::config::ELECTION_TIMEOUT_MAX;
 pub(crate) use self::files::RaftFiles;
-pub(crate) use self::group::{Leadership, ProposeError, RaftGroup, RaftNodeStats, RaftOptions, View};
+pub(crate) use self::group::{
+    Leadership, ProposeError, RaftGroup, RaftIdentity, RaftNodeStats, RaftOptions, View,
+};
 pub(crate) use self::log_worker::IoMode;
 pub(crate) use self::network::AddressBook;
