@@ -2,6 +2,12 @@
 
 use core::time::Duration;
 
+use super::call::Stage;
+
+/// The shortest deferral: a hook that is never ready is asked a hundred times a second at most, and
+/// others have their turn meanwhile.
+pub(super) const DEFERRAL_MIN: Duration = Duration::from_millis(10);
+
 /// The times and bounds of the hooks of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -25,9 +31,9 @@ pub struct Config {
     pub retry_min: Duration,
     /// The longest pause between two attempts, and the longest deferral, default 30 s.
     pub retry_max: Duration,
-    /// Copies that one node prepares, catches up or releases at once, default 8. Seals and activations
-    /// are never held back, nor is a replica prepared late that the in-sync set counts on: clients wait
-    /// for those.
+    /// Copies that one node prepares, catches up or releases at once, default 8. Replicas that the in-sync
+    /// set counts on are prepared beside those, as many at once, those that are late not counted: first
+    /// the ones that this node is to lead. Seals and activations are never held back.
     pub copies_max: usize,
 }
 
@@ -48,6 +54,16 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(super) fn deadline_of(&self, stage: Stage) -> Duration {
+        match stage {
+            Stage::Prepare => self.prepare_deadline,
+            Stage::CatchUp => self.catch_up_deadline,
+            Stage::Seal => self.seal_deadline,
+            Stage::Activate => self.activate_deadline,
+            Stage::Release => self.release_deadline,
+        }
+    }
+
     /// Whether the times and bounds can be meant.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let deadlines = [

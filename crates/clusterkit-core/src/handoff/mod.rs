@@ -21,6 +21,7 @@
 mod call;
 mod config;
 mod notes;
+mod places;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use self::call::{
 };
 pub use self::config::{Config, InvalidConfig};
 use self::notes::Notes;
+use self::places::{Need, Places};
 use self::standing::{Attempt, Cancelled, Duty, Led, Phase, Standing, Step};
 use crate::id::{Epoch, Incarnation, NodeId, PartitionId, ReplicaUid};
 use crate::time::Instant;
@@ -42,8 +44,9 @@ use crate::topology::{Partition, Topology};
 /// The stages of all replicas of one node.
 ///
 /// Invariants:
-/// - at most one hook of a partition runs at a time, and at most [`Config::copies_max`] copies are
-///   caught up at once, or prepared or released outside of the in-sync set;
+/// - at most one hook of a partition runs at a time;
+/// - at most [`Config::copies_max`] copies are caught up at once, or prepared or released outside of the
+///   in-sync set, and as many prepared or released in it, those that are late not counted;
 /// - a lease opens only after `activate` is done, under an epoch that the topology gave this node;
 /// - `prepare` is called only for a replica that is durably noted.
 #[derive(Debug)]
@@ -56,10 +59,8 @@ pub struct Stages {
     notes: Notes,
     /// Whose hook runs, by token.
     running: BTreeMap<Token, PartitionId>,
-    /// Copies that run, of those that are bounded.
-    copying: BTreeSet<PartitionId>,
-    /// Partitions that wait until fewer copies run.
-    waiting: BTreeSet<PartitionId>,
+    /// Who runs, of what is bounded, and who waits until fewer do.
+    places: Places,
     /// Partitions with an attempt: the only ones with timers.
     attempting: BTreeSet<PartitionId>,
     /// Partitions that this node is to lead and does not serve yet.
@@ -85,6 +86,7 @@ impl Stages {
         assert_eq!(config.check(), Ok(()), "the configuration was checked before");
         let replicas = recovered.iter().map(|(partition, uid)| (*partition, Standing::new(*uid)));
         Self {
+            places: Places::new(config.copies_max),
             config,
             me,
             incarnation,
@@ -92,8 +94,6 @@ impl Stages {
             replicas: replicas.collect(),
             notes: Notes::new(recovered),
             running: BTreeMap::new(),
-            copying: BTreeSet::new(),
-            waiting: BTreeSet::new(),
             attempting: BTreeSet::new(),
             opening: BTreeSet::new(),
             stopping: false,
@@ -131,7 +131,7 @@ impl Stages {
     /// The call with `token` ended.
     pub fn handle_outcome(&mut self, now: Instant, token: Token, outcome: Outcome) {
         let Some(partition) = self.running.remove(&token) else { return };
-        self.copying.remove(&partition);
+        self.places.leave(partition);
         let duty = self.duty(partition);
         let standing = self.replicas.get_mut(&partition).expect("what runs has a standing");
         let attempt = standing.attempt.as_mut().expect("what runs has an attempt");
@@ -206,6 +206,8 @@ impl Stages {
             self.judge(now, partition);
             self.advance(now, partition);
         }
+        self.places.handle_timeout(now);
+        self.start_waiting(now);
         self.save();
     }
 
@@ -221,7 +223,11 @@ impl Stages {
             self.attempting.iter().filter_map(|partition| self.replicas[partition].attempt.as_ref());
         let opening = self.opening.iter().filter_map(|partition| self.replicas[partition].opening);
         let late = opening.map(|opening| opening.late_at());
-        attempts.filter_map(|attempt| self.wake_at(attempt)).chain(late).min()
+        attempts
+            .filter_map(|attempt| self.wake_at(attempt))
+            .chain(late)
+            .chain(self.places.poll_timeout())
+            .min()
     }
 
     fn timed(&self) -> BTreeSet<PartitionId> {
@@ -242,7 +248,7 @@ impl Stages {
     /// neither is late meanwhile.
     fn is_held_back(&self, attempt: &Attempt) -> bool {
         let stopped = self.stopping && !attempt.call.stage().is_urgent() && attempt.run.is_none();
-        stopped || self.waiting.contains(&attempt.call.partition())
+        stopped || self.places.waits(attempt.call.partition())
     }
 
     /// The facts that are true now and that the controller has not shown to have heard. The shell
@@ -358,7 +364,7 @@ impl Stages {
 
     fn forget_attempt(&mut self, partition: PartitionId) {
         self.attempting.remove(&partition);
-        self.waiting.remove(&partition);
+        self.places.wait_no_more(partition);
         if let Some(standing) = self.replicas.get_mut(&partition) {
             standing.attempt = None;
         }
@@ -396,7 +402,7 @@ impl Stages {
         if !same {
             standing.attempt = Some(Attempt::new(now, call, &self.config));
             self.attempting.insert(partition);
-            self.waiting.remove(&partition);
+            self.places.wait_no_more(partition);
         }
     }
 
@@ -413,11 +419,10 @@ impl Stages {
         if !due || (self.stopping && !stage.is_urgent()) {
             return;
         }
-        if self.is_bounded(partition, stage) && self.copying.len() >= self.config.copies_max {
-            self.waiting.insert(partition);
-            return;
+        match self.need(partition, stage).filter(|need| !self.places.has_room(*need)) {
+            Some(need) => self.places.wait(partition, need),
+            None => self.run(now, partition),
         }
-        self.run(now, partition);
     }
 
     fn run(&mut self, now: Instant, partition: PartitionId) {
@@ -428,24 +433,29 @@ impl Stages {
         let call = attempt.call.clone();
         standing.begin(&call);
         self.running.insert(token, partition);
-        self.waiting.remove(&partition);
-        if self.is_bounded(partition, call.stage()) {
-            self.copying.insert(partition);
+        self.places.wait_no_more(partition);
+        if let Some(need) = self.need(partition, call.stage()) {
+            self.places.take(partition, need, now + self.config.deadline_of(call.stage()));
         }
         self.actions.push_back(Action::Run { token, call });
     }
 
-    /// Whether the stage waits for a free place. What writes wait for does not: where copies wait for a
-    /// leader on another node, and that leader for a place that such copies hold, none would ever end.
-    fn is_bounded(&self, partition: PartitionId, stage: Stage) -> bool {
+    /// Who waits for the stage, if it waits for a free place.
+    fn need(&self, partition: PartitionId, stage: Stage) -> Option<Need> {
         let record = self.topology.partition(partition);
-        let awaited = record.is_some_and(|record| record.in_sync.contains(&self.me));
-        !stage.is_urgent() && (stage == Stage::CatchUp || !awaited)
+        let leads = || record.is_some_and(|record| record.leader.as_ref() == Some(&self.me));
+        let in_sync = || record.is_some_and(|record| record.in_sync.contains(&self.me));
+        match stage {
+            Stage::Seal | Stage::Activate => None,
+            Stage::CatchUp => Some(Need::Copy),
+            Stage::Prepare | Stage::Release if leads() => Some(Need::Leader),
+            Stage::Prepare | Stage::Release if in_sync() => Some(Need::Writes),
+            Stage::Prepare | Stage::Release => Some(Need::Copy),
+        }
     }
 
     fn start_waiting(&mut self, now: Instant) {
-        while self.copying.len() < self.config.copies_max {
-            let Some(partition) = self.waiting.pop_first() else { return };
+        while let Some(partition) = self.places.next() {
             self.advance(now, partition);
         }
     }

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use super::Stage;
 use super::call::{ActivateCause, Call, Progress, SealCause, Token};
-use super::config::Config;
+use super::config::{Config, DEFERRAL_MIN};
 use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 use crate::time::Instant;
 use crate::topology::{Origin, Partition};
@@ -386,7 +386,7 @@ impl Opening {
 impl Attempt {
     pub(super) fn new(now: Instant, call: Call, config: &Config) -> Self {
         Self {
-            deadline: now + deadline_of(call.stage(), config),
+            deadline: now + config.deadline_of(call.stage()),
             call,
             since: now,
             overdue_since: None,
@@ -404,7 +404,7 @@ impl Attempt {
     pub(super) fn start(&mut self, now: Instant, token: Token, config: &Config) {
         if self.calls == 0 && !self.call.stage().is_urgent() {
             self.since = now;
-            self.deadline = now + deadline_of(self.call.stage(), config);
+            self.deadline = now + config.deadline_of(self.call.stage());
         }
         self.calls += 1;
         self.run = Some(Run { token, cancelled: None });
@@ -433,7 +433,7 @@ impl Attempt {
         if !self.declined {
             self.reason = Some(String::from("deferred"));
         }
-        self.retry = self.retry_after(now, pause.min(config.retry_max));
+        self.retry = self.retry_after(now, pause.max(DEFERRAL_MIN).min(config.retry_max));
     }
 
     pub(super) fn refuse(&mut self, now: Instant, reason: String, config: &Config) {
@@ -508,14 +508,4 @@ const DOUBLINGS_MAX: u32 = 16;
 /// Whether the controller can do anything about a refusal of `call`.
 fn declines(call: &Call) -> bool {
     !matches!(call, Call::Release { .. } | Call::Seal { cause: SealCause::Deposed | SealCause::Stopping, .. })
-}
-
-fn deadline_of(stage: Stage, config: &Config) -> Duration {
-    match stage {
-        Stage::Prepare => config.prepare_deadline,
-        Stage::CatchUp => config.catch_up_deadline,
-        Stage::Seal => config.seal_deadline,
-        Stage::Activate => config.activate_deadline,
-        Stage::Release => config.release_deadline,
-    }
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit_core::control::{Command, ControlState};
-use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, SealCause, Stage};
+use clusterkit_core::handoff::{ActivateCause, Call, Fact, Report, SealCause, Stage, Token};
 use clusterkit_core::id::{Epoch, Incarnation, PartitionId, ReplicaUid};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Origin, Partition};
 
+use crate::hooks::{Hook, Place};
 use crate::store::GatePhase;
 use crate::world::{World, index, name};
 
@@ -136,23 +137,34 @@ impl World {
         }
     }
 
-    /// No more copies are made, or given up, at once than configured, but for what writes wait for.
+    /// No more copies are made, or given up, at once than configured, and no more replicas that writes
+    /// wait for are prepared, those that are late not counted.
     fn few_copies_at_once(&mut self, node: usize, call: &Call) {
-        let max = self.settings.stages.copies_max;
-        let running = self.process_mut(node).hooks.values().filter(|hook| hook.is_copy).count();
-        if self.is_copy(node, call) && running >= max {
+        let (max, now, place) = (self.settings.stages.copies_max, self.now, self.place(node, call));
+        let taken = |kind: fn(&Place) -> bool, hooks: &BTreeMap<Token, Hook>| {
+            hooks.values().filter(|hook| kind(&hook.place) && hook.place.is_taken(now)).count()
+        };
+        let hooks = &self.process_mut(node).hooks;
+        let running = match place {
+            Place::None => return,
+            Place::Copy => taken(|place| matches!(place, Place::Copy), hooks),
+            Place::NeededUntil(_) => taken(|place| matches!(place, Place::NeededUntil(_)), hooks),
+        };
+        if running >= max {
             self.violate("few copies at once", || format!("n{node}: {call:?} beside {running} others"));
         }
     }
 
-    /// Whether a call that begins now is one that others wait for.
-    pub(crate) fn is_copy(&self, node: usize, call: &Call) -> bool {
+    /// The place that a call takes which begins now.
+    pub(crate) fn place(&self, node: usize, call: &Call) -> Place {
         let record = self.nodes[node].member().and_then(|member| member.topology.partition(call.partition()));
         let awaited = record.is_some_and(|record| record.in_sync.contains(&name(node)));
+        let times = &self.settings.stages;
         match call.stage() {
-            Stage::Seal | Stage::Activate => false,
-            Stage::CatchUp => true,
-            Stage::Prepare | Stage::Release => !awaited,
+            Stage::Seal | Stage::Activate => Place::None,
+            Stage::Prepare if awaited => Place::NeededUntil(self.now + times.prepare_deadline),
+            Stage::Release if awaited => Place::NeededUntil(self.now + times.release_deadline),
+            Stage::CatchUp | Stage::Prepare | Stage::Release => Place::Copy,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clusterkit_core::handoff::{Call, Outcome, Stage, Token};
+use clusterkit_core::time::Instant;
 
 use crate::node::ProcessEvent;
 use crate::planted::Mistake;
@@ -27,14 +28,33 @@ pub(crate) enum Manner {
 /// A call that runs.
 pub(crate) struct Hook {
     pub(crate) call: Call,
-    /// It counts among the copies that are made at once.
-    pub(crate) is_copy: bool,
+    pub(crate) place: Place,
     pub(crate) manner: Manner,
     pub(crate) aborted: bool,
     /// The process of the leader that it copies from, once it does.
     copies_from: Option<u64>,
     /// It answered, and runs on: a planted mistake.
     forsaken: bool,
+}
+
+/// What a call counts among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Copies that are made, or given up, at once.
+    Copy,
+    /// What writes wait for, until it is late.
+    NeededUntil(Instant),
+    None,
+}
+
+impl Place {
+    pub(crate) fn is_taken(self, now: Instant) -> bool {
+        match self {
+            Self::Copy => true,
+            Self::NeededUntil(late_at) => late_at > now,
+            Self::None => false,
+        }
+    }
 }
 
 pub(crate) enum HookEvent {
@@ -50,7 +70,7 @@ impl World {
         let manner = self.manner(node, call.stage());
         self.trace(|| format!("n{node}    hook #{token} {manner:?}"));
         let hook = Hook {
-            is_copy: self.is_copy(node, call),
+            place: self.place(node, call),
             call: call.clone(),
             manner,
             aborted: false,
