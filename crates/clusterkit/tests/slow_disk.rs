@@ -60,7 +60,7 @@ async fn a_cluster_forms_on_disks_whose_votes_take_almost_an_election() {
 async fn alone(sync_time: &watch::Receiver<Duration>) -> Cluster {
     let mut cluster = Cluster::new();
     cluster.launch([1], |builder| builder.expect(1).sync_time(sync_time.clone())).await;
-    cluster.ready(1).await.unwrap();
+    cluster.ready(1).await.expect("it forms alone");
     cluster
 }
 

@@ -22,7 +22,7 @@ impl Hanging {
 
     async fn hang(&self) {
         let _hanging = Call::new(self);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
