@@ -45,7 +45,7 @@ struct Pause {
 impl Reports {
     /// Takes a report; whether it says something new.
     pub(super) fn hear(&mut self, now: Instant, topology: &Topology, report: Report) -> bool {
-        if !is_awaited(topology, &report) {
+        if !topology.awaits(&report) {
             return false;
         }
         let key = (report.partition, report.node.clone(), kind(&report.fact));
@@ -67,7 +67,8 @@ impl Reports {
 
     /// Drops what the topology does not wait for any more.
     pub(super) fn retain(&mut self, topology: &Topology) {
-        self.heard.retain(|_, report| is_awaited(topology, report));
+        let copies_wanted = topology.replication_factor_effective();
+        self.heard.retain(|_, report| topology.awaits_where(report, copies_wanted));
     }
 
     /// Each refusal doubles the pause; one that stayed away for as long as its pause begins anew.
@@ -136,57 +137,6 @@ fn kind(fact: &Fact) -> Kind {
         Fact::Declined { .. } => Kind::Declined,
         Fact::OnTime | Fact::Overran { .. } => Kind::Punctuality,
         Fact::Sealed { .. } => Kind::Sealed,
-    }
-}
-
-/// Whether the record still waits for what `report` says, from the run that says it.
-fn is_awaited(topology: &Topology, report: &Report) -> bool {
-    let Some(record) = topology.partition(report.partition) else { return false };
-    let Some(node) = topology.node(&report.node) else { return false };
-    if node.incarnation != report.incarnation || !node.is_live() {
-        return false;
-    }
-    let leads = record.leader.as_ref() == Some(&report.node);
-    match &report.fact {
-        Fact::Activated { epoch } => {
-            leads
-                && record.epoch == *epoch
-                && record.awaits_activation(topology.replication_factor_effective())
-        }
-        Fact::CaughtUp { .. } => is_waiting_for_copy(record, report),
-        Fact::Declined { .. } => is_to_be_rolled_back(record, report),
-        Fact::OnTime => record.overrun.as_ref().is_some_and(|overrun| overrun.node == report.node),
-        Fact::Overran { stage } => {
-            let named = record.overrun.as_ref();
-            named.is_none_or(|named| named.node == report.node && named.stage != *stage)
-        }
-        Fact::Sealed { epoch, version } => {
-            leads && record.epoch == *epoch && record.version == *version && record.transfer.is_some()
-        }
-    }
-}
-
-/// Progress made under another leader, before a restart, or before a lapse counts for nothing (rule
-/// S2).
-fn is_waiting_for_copy(record: &Partition, report: &Report) -> bool {
-    let Fact::CaughtUp { uid, epoch, lapses } = &report.fact else { return false };
-    let placed =
-        record.replica(&report.node).is_some_and(|replica| replica.uid == *uid && replica.lapses == *lapses);
-    placed && record.epoch == *epoch && !record.is_electable(&report.node)
-}
-
-fn is_to_be_rolled_back(record: &Partition, report: &Report) -> bool {
-    let Fact::Declined { stage, uid, epoch, version, .. } = &report.fact else { return false };
-    let leads = record.leader.as_ref() == Some(&report.node) && record.epoch == *epoch;
-    match stage {
-        Stage::Prepare | Stage::CatchUp => {
-            let target = record.movement.as_ref().map(|movement| &movement.target);
-            let placed = record.replica(&report.node).is_some_and(|replica| replica.uid == *uid);
-            placed && target == Some(&report.node) && !record.in_sync.contains(&report.node)
-        }
-        Stage::Seal => leads && record.version == *version && record.transfer.is_some(),
-        Stage::Activate => leads,
-        Stage::Release => false,
     }
 }
 

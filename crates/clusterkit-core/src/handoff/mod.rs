@@ -251,8 +251,8 @@ impl Stages {
         stopped || self.places.waits(attempt.call.partition())
     }
 
-    /// The facts that are true now and that the controller has not shown to have heard. The shell
-    /// sends them whenever something changed, and again at every beat.
+    /// The facts that are true now and that the record [waits for](Topology::awaits), in the order of
+    /// the partitions. The shell sends them whenever something changed, and again at every beat.
     pub fn reports(&self) -> impl Iterator<Item = Report> {
         let copies_wanted = self.topology.replication_factor_effective();
         let facts = self.replicas.iter().flat_map(move |(partition, standing)| {
@@ -265,12 +265,12 @@ impl Stages {
         };
         let records = self.topology.partitions.iter().map(AsRef::as_ref).filter(named);
         let facts = facts.chain(records.map(|record| (record.id, Fact::OnTime)));
-        facts.map(|(partition, fact)| Report {
-            node: self.me.clone(),
-            incarnation: self.incarnation,
-            partition,
-            fact,
-        })
+        let reports = facts.map(|(partition, fact)| self.report(partition, fact));
+        reports.filter(move |report| self.topology.awaits_where(report, copies_wanted))
+    }
+
+    fn report(&self, partition: PartitionId, fact: Fact) -> Report {
+        Report { node: self.me.clone(), incarnation: self.incarnation, partition, fact }
     }
 
     /// The stages under way, by partition.

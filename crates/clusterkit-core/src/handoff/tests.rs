@@ -439,6 +439,28 @@ fn a_deferral_is_honoured_up_to_the_longest_pause() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_not_said() {
+    // A copy that no move brings: its refusal can be rolled back by nobody.
+    let mut world = World::learning();
+    world.learn(|record| record.movement = None);
+    assert_eq!(world.refuse(3), NOTHING);
+    assert_eq!(world.facts(), NOTHING);
+    // One late hook is named at a time.
+    let other =
+        |record: &mut Partition| record.overrun = Some(Overrun { node: node("b"), stage: Stage::Release });
+    world.learn(other);
+    assert_eq!(world.pass(Duration::from_millis(500)), ["run#4 catch_up u2 e1 from b"]);
+    assert_eq!(world.pass(Duration::from_secs(60)), ["overran catch_up"]);
+    assert_eq!(world.facts(), NOTHING);
+    world.learn(|record| record.overrun = None);
+    assert_eq!(world.facts(), ["overran catch_up"]);
+    // A node that counts as dead is not listened to.
+    world.topology.nodes.insert(node("a"), Arc::new(Node { liveness: Liveness::Dead, ..member("a") }));
+    world.see();
+    assert_eq!(world.facts(), NOTHING);
+}
+
+#[test]
 fn a_refused_copy_is_declined_and_tried_again_with_growing_pauses() {
     let mut world = World::learning();
     assert_eq!(world.refuse(3), NOTHING);

@@ -1,9 +1,9 @@
-//! Which hooks a partition's record waits for, as far as the record tells.
+//! Which hooks a partition's record waits for, as far as the record tells, and which reports of them.
 
 use alloc::vec::Vec;
 
-use super::Partition;
-use crate::handoff::Stage;
+use super::{Partition, Topology};
+use crate::handoff::{Fact, Report, Stage};
 use crate::id::NodeId;
 
 /// A hook that a record waits for.
@@ -66,5 +66,66 @@ impl Partition {
             self.overrun.as_ref().is_some_and(|late| late.node == *node && late.stage == Stage::Prepare);
         let stage = if prepares { Stage::Prepare } else { Stage::CatchUp };
         StageAwaited { node: node.clone(), stage }
+    }
+}
+
+impl Topology {
+    /// Whether the control plane waits for what `report` says, from the run that says it. What is not
+    /// awaited changes nothing and need not be sent: it is either late, or true and of no consequence.
+    #[must_use]
+    pub fn awaits(&self, report: &Report) -> bool {
+        self.awaits_where(report, self.replication_factor_effective())
+    }
+
+    /// The same, where each partition shall have `copies_wanted` copies: for many reports at once.
+    pub(crate) fn awaits_where(&self, report: &Report, copies_wanted: u32) -> bool {
+        let Some(record) = self.partition(report.partition) else { return false };
+        let Some(node) = self.node(&report.node) else { return false };
+        node.incarnation == report.incarnation
+            && node.is_live()
+            && record.awaits(&report.node, &report.fact, copies_wanted)
+    }
+}
+
+// Reports.
+impl Partition {
+    fn awaits(&self, node: &NodeId, fact: &Fact, copies_wanted: u32) -> bool {
+        let leads_in = |epoch| self.leader.as_ref() == Some(node) && self.epoch == epoch;
+        let late = self.overrun.as_ref();
+        match fact {
+            Fact::Activated { epoch } => leads_in(*epoch) && self.awaits_activation(copies_wanted),
+            Fact::CaughtUp { .. } => self.awaits_copy(node, fact),
+            Fact::Declined { .. } => self.awaits_refusal(node, fact),
+            Fact::OnTime => late.is_some_and(|late| late.node == *node),
+            Fact::Overran { stage } => late.is_none_or(|late| late.node == *node && late.stage != *stage),
+            Fact::Sealed { epoch, version } => {
+                leads_in(*epoch) && self.version == *version && self.transfer.is_some()
+            }
+        }
+    }
+
+    /// Progress made under another leader, before a restart, or before a lapse counts for nothing (rule
+    /// S2).
+    fn awaits_copy(&self, node: &NodeId, fact: &Fact) -> bool {
+        let Fact::CaughtUp { uid, epoch, lapses } = fact else { return false };
+        let placed =
+            self.replica(node).is_some_and(|replica| replica.uid == *uid && replica.lapses == *lapses);
+        placed && self.epoch == *epoch && !self.is_electable(node)
+    }
+
+    /// What is refused matters where it can be rolled back.
+    fn awaits_refusal(&self, node: &NodeId, fact: &Fact) -> bool {
+        let Fact::Declined { stage, uid, epoch, version, .. } = fact else { return false };
+        let leads = self.leader.as_ref() == Some(node) && self.epoch == *epoch;
+        match stage {
+            Stage::Prepare | Stage::CatchUp => {
+                let target = self.movement.as_ref().map(|movement| &movement.target);
+                let placed = self.replica(node).is_some_and(|replica| replica.uid == *uid);
+                placed && target == Some(node) && !self.in_sync.contains(node)
+            }
+            Stage::Seal => leads && self.version == *version && self.transfer.is_some(),
+            Stage::Activate => leads,
+            Stage::Release => false,
+        }
     }
 }

@@ -106,7 +106,7 @@ fn a_seal_that_nothing_ends_costs_the_leadership() {
     world.drained(4);
     assert_eq!(world.pass(Duration::from_secs(2)), ["overran seal", "cancel#5"]);
     assert_eq!(world.learn(|record| record.transfer = None), NOTHING);
-    assert_eq!(world.facts(), ["declined seal v3: it took too long", "overran seal"]);
+    assert_eq!(world.facts(), ["overran seal"]);
     assert_eq!(world.pass(Duration::from_secs(7)), ["abort#5"]);
     assert_eq!(
         world.facts(),
