@@ -10,7 +10,7 @@ mod stop;
 
 use std::time::Duration;
 
-use clusterkit::hooks::{ActivateCause, SealCause, Stage};
+use clusterkit::hooks::{ActivateCause, HookConfig, SealCause, Stage};
 use clusterkit::testing::Cluster;
 use clusterkit::{LeaseLost, NodeId, PartitionId, Route, Topology};
 
@@ -40,6 +40,9 @@ async fn launch(cluster: &mut Cluster, recorders: &Recorders, number: u32, count
     };
     cluster.launch([number], configure).await;
 }
+
+/// How soon after its deadline every node names a hook that hangs.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
 
 const P: PartitionId = PartitionId(0);
 
@@ -162,12 +165,18 @@ async fn a_hook_that_hangs_is_named_in_the_record_of_every_node_and_forgotten_wh
         .into_iter()
         .find(|number| *number != source && holds(*number))
         .expect("one follows");
+    let ordered = tokio::time::Instant::now();
     cluster.node(source).drain(&node(follower)).await.expect("it is ordered");
     let late = |topology: &Topology| {
         let overrun = topology.partitions[0].overrun.as_ref();
         overrun.is_some_and(|overrun| overrun.node == node(target) && overrun.stage == Stage::Prepare)
     };
-    cluster.until(source, "the hook is named", late).await;
+    for number in cluster.running() {
+        cluster.until(number, "the hook is named", late).await;
+    }
+    let deadline = HookConfig::default().prepare_deadline;
+    let named = ordered.elapsed();
+    assert!(named > deadline && named < deadline + NAMED_WITHIN, "named after {named:?}");
     assert_eq!(cluster.node(target).stages()[0].stage, Stage::Prepare);
     recorders.rule(target, Stage::Prepare, Rule::Agree);
     let over = |topology: &Topology| {
