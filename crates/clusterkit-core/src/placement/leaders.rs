@@ -26,6 +26,8 @@ struct LeaderRow {
     /// Those that may lead from now on.
     electable: Vec<NodeIndex>,
     frozen: bool,
+    /// Not to be evened out: which of its copies stay is not known yet.
+    pinned: bool,
 }
 
 /// A leadership that changes.
@@ -49,6 +51,7 @@ impl<'a> Leaders<'a> {
             leader: None,
             electable: copies.clone(),
             frozen: false,
+            pinned: false,
         };
         let mut leaders = Self::of(nodes, table.iter().map(row).collect());
         for row in 0..table.len() {
@@ -140,7 +143,8 @@ impl Graph for Leaders<'_> {
     }
 
     fn rows_of(&self, node: NodeIndex) -> impl Iterator<Item = usize> {
-        self.led[node].iter().copied().filter(|&row| !self.rows[row].frozen)
+        let stays = |row: &LeaderRow| row.frozen || row.pinned;
+        self.led[node].iter().copied().filter(move |&row| !stays(&self.rows[row]))
     }
 
     fn allows(&self, step: Step) -> bool {
@@ -172,5 +176,6 @@ fn leader_row(nodes: &Nodes, row: &PlacementRow, indexed: &Row) -> LeaderRow {
         leader: indexed.leader,
         electable: indexed.before.iter().copied().filter(fit).collect(),
         frozen: row.busy.is_some(),
+        pinned: row.pinned,
     }
 }

@@ -133,7 +133,7 @@ pub struct PlacementRow {
     pub busy: Option<(Option<NodeId>, NodeId)>,
     /// The nodes that get no copy of it for now.
     pub avoided: BTreeSet<NodeId>,
-    /// Its copies stay where they are for now; its leader may change.
+    /// Its copies stay where they are for now, and so does its leader, unless that is on its way out.
     pub pinned: bool,
 }
 
