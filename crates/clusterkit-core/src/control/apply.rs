@@ -26,7 +26,9 @@ impl ControlState {
         if known.is_none() && self.topology.nodes.len() >= NODES_MAX {
             return Err(Rejected::Invalid { reason: InvalidReason::TooManyNodes });
         }
-        let Some(known) = known else { return Ok(self.insert_node(registration, Incarnation(1))) };
+        let Some(known) = known else {
+            return Ok(self.insert_node(registration, self.incarnation_removed.next()));
+        };
         let same_store = known.store == registration.store;
         if same_store && known.boot == registration.boot && known.stage != Stage::Left {
             return Ok(Applied::Registered { incarnation: known.incarnation });
@@ -508,7 +510,8 @@ impl ControlState {
             }
             self.check_no_loss(node, &held)?;
         }
-        self.topology.nodes.remove(node);
+        let removed = self.topology.nodes.remove(node).map(|record| record.incarnation);
+        self.incarnation_removed = self.incarnation_removed.max(removed.unwrap_or(Incarnation(0)));
         for partition in held {
             self.evict_replica(partition, node);
         }

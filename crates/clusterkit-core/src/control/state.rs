@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Applied, Command, Rejected};
-use crate::id::{NodeId, PartitionId, PartitionVersion, ReplicaUid};
+use crate::id::{Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 use crate::topology::{Node, Partition, Topology};
 
 /// Everything the control-plane log decides.
@@ -24,6 +24,9 @@ pub struct ControlState {
     pub topology: Topology,
     /// The last replica uid given out.
     pub(super) uid_last: ReplicaUid,
+    /// The newest run of any node that was removed: one that comes back begins after it, so that nothing
+    /// said of an earlier run is taken for a later one's.
+    pub(super) incarnation_removed: Incarnation,
 }
 
 impl ControlState {

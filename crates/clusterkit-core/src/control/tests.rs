@@ -539,6 +539,20 @@ fn a_node_that_holds_replicas_is_removed_only_by_force_and_never_with_the_last_g
     );
 }
 
+/// What was said of a run before the removal must not count for one after it, whichever is newer.
+#[test]
+fn a_node_that_was_removed_comes_back_in_a_newer_run() {
+    let mut world = World::formed(3, 8, 2);
+    world.restart(3, 30);
+    world.restart(3, 31);
+    assert_eq!(world.state.topology.node(&node(3)).unwrap().incarnation, Incarnation(3));
+    world.report(3, Liveness::Dead);
+    world.settle();
+    world.apply(&Command::RemoveNode { node: node(3), force: true }).unwrap();
+    let again = Ok(Applied::Registered { incarnation: Incarnation(4) });
+    assert_eq!(world.register(3, 3), again);
+}
+
 #[test]
 fn the_replication_factor_changes_while_running() {
     let mut world = World::formed(5, 40, 3);
