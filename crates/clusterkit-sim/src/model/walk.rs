@@ -1,0 +1,192 @@
+//! Walks at random: runs of bounded length from the start, each with its own mixture of what happens.
+
+use super::heal::Healing;
+use super::limits::{IDLE_DRAWS_MAX, NODES_MAX, PARTITIONS, RUN_STEPS_MAX};
+use super::message::{Kind, Message};
+use super::random::{Random, run_seed};
+use super::rules::{Invariant, Without};
+use super::state::{Setting, Verdict, World};
+use super::step::{Action, Outcome, Step};
+
+/// The entries of the table that actions are drawn from.
+const DRAWS: usize = 1024;
+
+/// One run in so many ends with the faults, and must heal.
+const HEALING_EVERY: u32 = 8;
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) broken: Option<Invariant>,
+    pub(crate) healing: Option<Healing>,
+}
+
+/// How often each kind of step was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    pub(crate) actions: [u64; Action::ALL.len()],
+    pub(crate) kinds: [u64; Kind::ALL.len()],
+    pub(crate) steps: u64,
+    pub(crate) runs: u64,
+    pub(crate) healed: u64,
+}
+
+/// A walker with the world that it walks in.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    pub(crate) world: World,
+    pub(crate) counts: Counts,
+    table: [u8; DRAWS],
+    without: Without,
+}
+
+impl Walker {
+    pub(crate) fn new(without: Without) -> Self {
+        let counts = Counts {
+            actions: [0; Action::ALL.len()],
+            kinds: [0; Kind::ALL.len()],
+            steps: 0,
+            runs: 0,
+            healed: 0,
+        };
+        let setting = setting(&mut Random::new(0), without);
+        Self { world: World::new(setting), counts, table: [0; DRAWS], without }
+    }
+
+    /// Makes run number `run` of `seed`. With `trace`, its steps are written there.
+    pub(crate) fn run(&mut self, seed: u64, run: u64, mut trace: Option<&mut Vec<Step>>) -> Ending {
+        let mut random = Random::new(run_seed(seed, run));
+        let setting = setting(&mut random, self.without);
+        self.world.restart(setting);
+        self.world.check();
+        fill(&mut self.table, &mut random);
+        let steps_max = 40 + random.below(RUN_STEPS_MAX - 40);
+        self.counts.runs += 1;
+        self.walk(&mut random, steps_max, &mut trace);
+        let is_due = random.below(HEALING_EVERY) == 0 && self.world.verdict == Verdict::Fine;
+        let healing = is_due.then(|| self.healing(&mut random));
+        if let Some(healing) = healing {
+            self.counts.healed += 1;
+            if !healing.run(&mut self.world, &mut |_| ()) {
+                self.world.fail(Invariant::I15);
+            }
+        }
+        let broken = match self.world.verdict {
+            Verdict::Broken(invariant) => Some(invariant),
+            Verdict::Fine | Verdict::Over => None,
+        };
+        Ending { broken, healing }
+    }
+
+    fn healing(&self, random: &mut Random) -> Healing {
+        let node = random.below(self.world.setting.nodes as u32) as usize;
+        Healing { dead: (random.below(3) == 0).then_some(node) }
+    }
+
+    fn walk(&mut self, random: &mut Random, steps_max: u32, trace: &mut Option<&mut Vec<Step>>) {
+        let (mut taken, mut idle) = (0, 0);
+        while taken < steps_max && idle < IDLE_DRAWS_MAX && self.world.verdict == Verdict::Fine {
+            idle += 1;
+            let Some(step) = self.draw(random.next()) else { continue };
+            if self.world.take_step(&step) == Outcome::Refused {
+                continue;
+            }
+            if let Some(trace) = trace {
+                trace.push(step);
+            }
+            (taken, idle) = (taken + 1, 0);
+            self.count(&step);
+        }
+    }
+
+    fn count(&mut self, step: &Step) {
+        self.counts.steps += 1;
+        self.counts.actions[step.action as usize] += 1;
+        if step.action == Action::Deliver {
+            self.counts.kinds[step.message.kind as usize] += 1;
+        }
+    }
+
+    /// Draws a step; many cannot be taken, and are drawn again.
+    fn draw(&self, chance: u64) -> Option<Step> {
+        let action = Action::ALL[usize::from(self.table[chance as usize % DRAWS])];
+        let world = &self.world;
+        let (partition, choice) = ((chance >> 10) as usize % PARTITIONS, (chance >> 16) as u8);
+        let (first, second) = ((chance >> 24) as usize & 0xFFFF, (chance >> 40) as usize & 0xFFFF);
+        let mut step = Step {
+            action,
+            partition: partition as u8,
+            node: (first % world.setting.nodes) as u8,
+            other: (second % world.setting.nodes) as u8,
+            choice,
+            message: Message::default(),
+        };
+        if action.carries_message() {
+            let held = world.bag.all();
+            step.message = *held.get(first % held.len().max(1))?;
+        } else if action.is_of_leader() {
+            step.node = world.leading[partition].pick(first)? as u8;
+        }
+        Some(step)
+    }
+}
+
+impl Action {
+    fn is_of_leader(self) -> bool {
+        (Self::Write as u8..=Self::StartBarrier as u8).contains(&(self as u8))
+            && !matches!(self, Self::Sync | Self::Compact)
+    }
+
+    /// Without these a run comes to nothing, so that every mixture has them.
+    fn is_vital(self) -> bool {
+        matches!(
+            self,
+            Self::Deliver
+                | Self::Write
+                | Self::Stream
+                | Self::Commit
+                | Self::Sync
+                | Self::AdoptLatest
+                | Self::Decide
+                | Self::Register
+                | Self::Attach
+                | Self::TidyUp
+                | Self::Start
+                | Self::Wake
+        )
+    }
+}
+
+/// Every run has its own mixture: what never happens in one leaves room for what is rare otherwise.
+fn fill(table: &mut [u8; DRAWS], random: &mut Random) {
+    let mut weights = [0_u32; Action::ALL.len()];
+    for (at, action) in Action::ALL.iter().enumerate() {
+        let times = match random.below(8) {
+            0 | 1 if !action.is_vital() => 0,
+            0..=2 => 1,
+            3..=5 => 3,
+            6 => 6,
+            _ => 12,
+        };
+        weights[at] = u32::from(Action::WEIGHTS[at]) * times;
+    }
+    let total: u32 = weights.iter().sum();
+    let (mut at, mut sum) = (0, 0);
+    for (action, weight) in weights.iter().enumerate() {
+        sum += weight;
+        let end = (u64::from(sum) * DRAWS as u64 / u64::from(total.max(1))) as usize;
+        table[at..end].fill(action as u8);
+        at = end;
+    }
+}
+
+fn setting(random: &mut Random, without: Without) -> Setting {
+    let nodes = [3, 4, 4, 5][random.below(4) as usize];
+    let copies = [2, 3, 3, 3][random.below(4) as usize];
+    let minimum = if random.below(8) == 0 { 1 } else { 2 };
+    let mut rates = [0_i8; NODES_MAX];
+    for rate in &mut rates {
+        *rate = random.below(3) as i8 - 1;
+    }
+    Setting { nodes, copies, minimum, is_synced: random.below(5) < 3, without, rates }
+}
