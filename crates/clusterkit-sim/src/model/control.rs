@@ -240,10 +240,20 @@ impl World {
         accepted.in_sync = in_sync;
         accepted.tainted = accepted.tainted.and(in_sync).minus(added);
         accepted.version += 1;
-        let ghost = &mut self.ghosts[partition];
-        ghost.lost = ghost.lost.minus(added);
+        self.make_good(partition, added);
         self.commit_topology();
         true
+    }
+
+    /// A disk that holds again what was committed counts as lost no more.
+    fn make_good(&mut self, partition: usize, added: Set) {
+        for node in added {
+            let tip = self.replicas[partition][node].tip;
+            let ghost = &mut self.ghosts[partition];
+            if self.records[partition].starts_with(tip, ghost.committed) {
+                ghost.lost = ghost.lost.without(node);
+            }
+        }
     }
 
     fn is_acceptable(&self, configuration: &Configuration, message: &Message) -> bool {
