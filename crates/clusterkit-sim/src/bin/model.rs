@@ -120,7 +120,8 @@ fn mutation(rule: Rule, options: &Options) -> bool {
     let bound = if is_safety { MUTATION_STEPS } else { CONVENIENCE_STEPS };
     let expected = match rule.purpose() {
         Purpose::Safety(invariant) => format!("{invariant:?}"),
-        _ => "nothing".to_owned(),
+        Purpose::Liveness => "I15".to_owned(),
+        Purpose::Convenience => "nothing".to_owned(),
     };
     let bound = options.steps.unwrap_or(bound);
     let found = hunt(&[rule], options.seed, bound);

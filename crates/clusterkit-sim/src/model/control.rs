@@ -245,12 +245,14 @@ impl World {
         true
     }
 
-    /// A disk that holds again what was committed counts as lost no more.
+    /// A disk that holds again what was committed counts as lost no more; what a run acknowledged before it
+    /// crashed may be gone.
     fn make_good(&mut self, partition: usize, added: Set) {
         for node in added {
             let tip = self.replicas[partition][node].tip;
             let ghost = &mut self.ghosts[partition];
-            if self.records[partition].starts_with(tip, ghost.committed) {
+            let is_running = self.nodes[node].inc == self.control.inc[node];
+            if is_running && self.records[partition].starts_with(tip, ghost.committed) {
                 ghost.lost = ghost.lost.without(node);
             }
         }

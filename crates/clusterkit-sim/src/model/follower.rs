@@ -306,19 +306,34 @@ impl World {
 
     /// M5: deletes data that no configuration names any more, and makes room for a new replica.
     pub(crate) fn tidy_up(&mut self, node: usize, partition: usize) -> bool {
-        let view = self.view(node, partition);
+        let view = *self.view(node, partition);
         let replica = &self.replicas[partition][node];
         let uid = view.uid[node];
-        let is_early = !self.holds(Rule::DeleteAfterConfiguration)
-            && view.replicas.has(node)
-            && !view.in_sync.has(node)
-            && self.log_end(node, partition) > 0;
-        if !self.acts(node) || replica.uid == uid && !is_early {
+        if !self.acts(node) || replica.uid == uid {
             return false;
         }
         self.replicas[partition][node] = Replica { uid, ..Replica::default() };
         self.touch(node, partition);
-        self.attach(node, partition);
+        if view.is_led_by(node) {
+            self.lead(node, partition);
+        } else {
+            self.attach(node, partition);
+        }
+        true
+    }
+
+    /// What only a node without [`Rule::DeleteAfterConfiguration`] does: deletes a replica as soon as it is
+    /// not in sync.
+    pub(crate) fn delete_early(&mut self, node: usize, partition: usize) -> bool {
+        let view = self.view(node, partition);
+        let uid = self.replicas[partition][node].uid;
+        let is_spare = view.replicas.has(node) && !view.in_sync.has(node) && uid == view.uid[node];
+        let has_data = self.log_end(node, partition) > 0;
+        if self.holds(Rule::DeleteAfterConfiguration) || !self.acts(node) || !is_spare || !has_data {
+            return false;
+        }
+        self.replicas[partition][node] = Replica { uid, ..Replica::default() };
+        self.touch(node, partition);
         true
     }
 }

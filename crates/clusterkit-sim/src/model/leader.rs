@@ -2,7 +2,7 @@
 
 use super::limits::LOG_MAX;
 use super::message::{Kind, Message};
-use super::record::Record;
+use super::record::{ROOT, Record};
 use super::rules::{Invariant, Rule};
 use super::set::Set;
 use super::state::{Barrier, Leader, NONE, Proposal, Silence, World};
@@ -48,8 +48,9 @@ impl World {
             return false;
         }
         let seq = self.ghosts[partition].seq[usize::from(client)] + u8::from(is_new);
-        let tip = self.replicas[partition][node].tip;
-        let is_repeated = self.records[partition].repeated(tip, client, seq) != 0;
+        let replica = &self.replicas[partition][node];
+        let applied = self.records[partition].cut(replica.tip, replica.commit);
+        let is_repeated = self.records[partition].repeated(applied, client, seq) > replica.sessions_from;
         if seq == 0 || is_repeated && self.holds(Rule::DeduplicateOnAppend) {
             return false;
         }
@@ -273,7 +274,36 @@ impl World {
         } else if !records.starts_with(before, committed) {
             self.fail(Invariant::I6);
         }
+        self.answers_stand(partition);
         self.touch(node, partition);
+    }
+
+    /// Notes a record that a client was told is safe, unless it is committed already.
+    fn acknowledged(&mut self, partition: usize, record: u16) {
+        let ghost = &mut self.ghosts[partition];
+        if !self.records[partition].starts_with(ghost.committed, record)
+            && let Some(free) = ghost.answered.iter_mut().find(|slot| **slot == ROOT)
+        {
+            *free = record;
+            self.answers_stand(partition);
+        }
+    }
+
+    /// I7: what was answered before it was committed has not been passed over.
+    fn answers_stand(&mut self, partition: usize) {
+        let records = &self.records[partition];
+        let ghost = &mut self.ghosts[partition];
+        let mut is_lost = false;
+        for slot in ghost.answered.iter_mut().filter(|slot| **slot != ROOT) {
+            let is_due = records.len(*slot) <= records.len(ghost.committed);
+            is_lost |= is_due && !records.starts_with(ghost.committed, *slot);
+            if is_due {
+                *slot = ROOT;
+            }
+        }
+        if is_lost {
+            self.fail(Invariant::I7);
+        }
     }
 
     /// W7: answers ack=quorum, or ack=all, for a record `back` before the last that may be answered.
@@ -297,9 +327,7 @@ impl World {
         if self.records[partition].at(answered).client == 0 {
             return false;
         }
-        if !self.records[partition].starts_with(self.ghosts[partition].committed, answered) {
-            self.fail(Invariant::I7);
-        }
+        self.acknowledged(partition, answered);
         true
     }
 

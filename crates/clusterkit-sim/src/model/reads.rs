@@ -8,23 +8,20 @@ use super::set::Set;
 use super::state::{Barrier, Cause, Silence, World};
 
 impl World {
-    /// L1: `node` asks `other` for support, which it does only if it leads something that `other` follows.
-    pub(crate) fn ask(&mut self, node: usize, other: usize) -> bool {
-        let needs = |partition: usize| {
-            self.leading[partition].has(node) && self.maximal(node, partition).has(other)
-        };
-        if !self.acts(node) || node == other || !(0..self.leading.len()).any(needs) {
+    /// L1: `node` asks those for support who follow what it leads.
+    pub(crate) fn ask(&mut self, node: usize, partition: usize) -> bool {
+        if !self.is_leading(node, partition) {
             return false;
         }
         let message = Message {
             kind: Kind::Ask,
             from: node as u8,
-            to: other as u8,
             inc: self.nodes[node].inc,
             at: self.now,
             ..Message::default()
         };
-        self.send(message)
+        let asked = self.maximal(node, partition).without(node);
+        asked.into_iter().fold(false, |any, other| self.send(Message { to: other as u8, ..message }) || any)
     }
 
     /// L1, L3: promises support, and says under which topology version, in one step.

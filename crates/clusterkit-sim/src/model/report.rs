@@ -1,7 +1,7 @@
 //! What the model offers to those who run it: walks, and hunts for what a missing rule breaks.
 
 use super::message::Kind;
-use super::rules::{Rule, Without};
+use super::rules::{Purpose, Rule, Without};
 use super::step::Action;
 use super::trace::Trace;
 use super::walk::Walker;
@@ -21,7 +21,10 @@ impl Walk {
     /// A walk by `seed` with the rules of `without` taken out.
     #[must_use]
     pub fn new(seed: u64, without: &[Rule]) -> Self {
-        Self { walker: Walker::new(Without::of(without)), seed, run: 0 }
+        // Where a rule of safety is missing, that a world does not heal either is no news.
+        let is_safety = |rule: &Rule| matches!(rule.purpose(), Purpose::Safety(_));
+        let heals = !without.iter().any(is_safety);
+        Self { walker: Walker::new(Without::of(without), heals), seed, run: 0 }
     }
 
     /// Walks until `steps` steps have been taken in all, or gives the shortened trace of a violation.

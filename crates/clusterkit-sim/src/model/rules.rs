@@ -41,6 +41,8 @@ pub enum Invariant {
 pub enum Purpose {
     /// Without it the invariant breaks: a run that takes it out must find that.
     Safety(Invariant),
+    /// Without it a world does not heal ([`Invariant::I15`]).
+    Liveness,
     /// Without it nothing breaks that the model can see: it saves work, time or unacknowledged writes.
     Convenience,
 }
@@ -91,12 +93,12 @@ rules! {
     // Write path.
     CommitByMaximalSet, Safety(I3), "W6: commit waits for every member of the maximal set, a proposed one too";
     CommitOwnDurable, Safety(I3), "W6: the leader's own records count once they are durable";
-    NoOpOnElection, Convenience, "F4: a new leader appends a no-op";
+    NoOpOnElection, Liveness, "F4: a new leader appends a no-op";
     AppendChecksEpoch, Safety(I5), "W5: records follow a record of the epoch that the leader names";
     AppendChecksStart, Safety(I5), "W5: records are accepted exactly at the end of the log";
     AckDurable, Safety(I3), "W5: a follower acknowledges durable records only";
     AckChecksIncarnation, Safety(I3), "W6: an acknowledgement counts for the run that attached";
-    DeduplicateOnAppend, Convenience, "W3: the leader looks into its whole log before it appends a retry";
+    DeduplicateOnAppend, Convenience, "W3: the leader looks into its applied table before it appends a retry";
     DeduplicateOnApply, Safety(I7), "W3: a record that repeats an applied one has no effect";
     ReplyAfterCommit, Safety(I7), "W7: ack=quorum is answered once the record is committed";
     ReplyAllAfterCommit, Convenience, "W7: ack=all waits for commit as well as for every replica";
@@ -104,7 +106,7 @@ rules! {
     // Attach, truncation, snapshots.
     AttachDurable, Safety(I3), "T1: what an Attach names is durable";
     AttachChecksEpoch, Safety(I3), "T2: an Attach of another epoch is dropped";
-    AttachChecksIncarnation, Safety(I3), "T2: an Attach of an earlier run than the attached one is dropped";
+    AttachChecksIncarnation, Liveness, "T2: an Attach of an earlier run than the attached one is dropped";
     TruncateByEpoch, Safety(I3), "T2: divergence is found by the epoch index, not by the follower's commit";
     TruncateAtAll, Safety(I5), "T2: a log is compared before it is extended";
     TruncateUntilMatch, Safety(I5), "T3: after a truncation the logs are compared again";
@@ -119,12 +121,12 @@ rules! {
     ProgressClearedOnElection, Safety(I3), "F4: what a follower had matched in an earlier epoch is forgotten";
     ProposalKeptUntilVersion, Safety(I2), "S4: a proposal ends with a configuration of a higher version only";
     RefusalRaisesVersion, Safety(I2), "S4: a refusal makes a new version, so that no copy can win later";
-    ProposalResent, Safety(I15), "S4: a proposal that was lost is sent again";
+    ProposalResent, Liveness, "S4: a proposal that was lost is sent again";
     ProposalChecksVersion, Safety(I3), "S5: a proposal is a compare-and-set on the version";
     ProposalChecksIncarnation, Safety(I3), "S5: who is added is still the run that caught up";
     ProposalChecksLiveness, Convenience, "S5: who is added is live";
     InSyncAtLeastMinimum, Safety(I12), "S1, S5, F1: the in-sync set never falls below its minimum";
-    SwapAtMinimum, Safety(I15), "S3: a dead member at the minimum is replaced in one step";
+    SwapAtMinimum, Convenience, "S3: a dead member at the minimum is replaced in one step";
     UidChecked, Safety(I6), "A message for an earlier replica of the node is dropped";
     ProgressClearedOnUid, Safety(I3), "Progress of a replica is forgotten when the node gets a new one";
     DeleteAfterConfiguration, Safety(I3), "M5: data is deleted once a configuration without it is committed";
@@ -166,7 +168,7 @@ rules! {
     BarrierChecksEpoch, Safety(I11), "L5: a barrier is answered in its own epoch only";
     BarrierAnswersOwn, Safety(I11), "L5: an answer to an earlier barrier does not count for a later one";
     // Handoff.
-    FarewellRefused, Safety(I15), "M4, F6b: a Handoff or Stop that nobody can follow makes a new version, so that its sender goes on";
+    FarewellRefused, Liveness, "M4, F6b: a Handoff or Stop that nobody can follow makes a new version, so that its sender goes on";
     HandoffChecksVersion, Safety(I10), "M4: a handoff is a compare-and-set on the version";
     HandoffToUntainted, Safety(I4), "M4: leadership is handed to an untainted in-sync member";
     HandoffDrains, Convenience, "M3: a leader commits what it has before it hands over";

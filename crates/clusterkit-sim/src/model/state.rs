@@ -163,6 +163,8 @@ pub(crate) struct Ghost {
     pub(crate) made: [u8; 256],
     /// Whose disks lost data and were not made complete again.
     pub(crate) lost: Set,
+    /// What clients were told is safe before it was committed.
+    pub(crate) answered: [u16; 4],
     /// The last sequence number of each client.
     pub(crate) seq: [u8; 4],
 }
@@ -218,8 +220,14 @@ impl World {
     pub(crate) fn new(setting: Setting) -> Self {
         let control = first_topology(&setting);
         let node = first_node(&control);
-        let ghost =
-            Ghost { committed: ROOT, led_by: [NONE; 256], made: [0; 256], lost: Set::EMPTY, seq: [0; 4] };
+        let ghost = Ghost {
+            committed: ROOT,
+            led_by: [NONE; 256],
+            made: [0; 256],
+            lost: Set::EMPTY,
+            answered: [ROOT; 4],
+            seq: [0; 4],
+        };
         let mut world = Self {
             setting,
             now: 0,
@@ -267,6 +275,7 @@ impl World {
             ghost.led_by.fill(NONE);
             ghost.made.fill(0);
             ghost.lost = Set::EMPTY;
+            ghost.answered = [ROOT; 4];
             ghost.seq = [0; 4];
         }
         self.furnish();

@@ -28,19 +28,19 @@ actions! {
     Deliver 800, Duplicate 60, Lose 15,
     Write 60, Retry 60, Stream 500, Commit 400, Sync 300, ReplyQuorum 10, ReplyAll 20,
     Shrink 10, Expand 150, Swap 150, Resend 10, HandOff 150, StopLeading 4, Compact 15,
-    GiveUp 10, Resume 10,
+    GiveUp 10, Resume 10, DeleteEarly 10,
     Ask 60, StartBarrier 40,
     Attach 60, Acknowledge 30, Checkpoint 20, TidyUp 200, AdoptNext 20, AdoptLatest 120,
     Decide 60, Revoke 4, Fence 2, Register 100, Place 6, Exclude 3, Remove 4, Aim 6, GiveUpAim 1,
     ReportStatus 60, ElectUnclean 60, ChangeController 3,
     CrashProcess 2, CrashPower 2, Start 60, Pause 2, Wake 20, Damage 10, FailSync 5, JumpWall 2,
-    Pass 15,
+    Pass 8,
 }
 
 impl Action {
     /// Whether only a model with a rule taken out takes it.
     pub(crate) fn is_wrong(self) -> bool {
-        matches!(self, Self::GiveUp | Self::Resume)
+        matches!(self, Self::GiveUp | Self::Resume | Self::DeleteEarly)
     }
 
     pub(crate) fn carries_message(self) -> bool {
@@ -155,8 +155,9 @@ impl World {
             Action::StopLeading => self.stop_leading(node, partition),
             Action::Compact => self.compact(node, partition),
             Action::GiveUp => self.give_up(node, partition),
+            Action::DeleteEarly => self.delete_early(node, partition),
             Action::Resume => self.resume(node, partition),
-            Action::Ask => self.ask(node, other),
+            Action::Ask => self.ask(node, partition),
             Action::StartBarrier => self.start_barrier(node, partition),
             Action::Attach => self.attach(node, partition),
             Action::Acknowledge => self.acknowledge(node, partition),

@@ -1,7 +1,7 @@
 //! Walks at random: runs of bounded length from the start, each with its own mixture of what happens.
 
 use super::heal::Healing;
-use super::limits::{IDLE_DRAWS_MAX, NODES_MAX, PARTITIONS, RUN_STEPS_MAX};
+use super::limits::{IDLE_DRAWS_MAX, NODES_MAX, RUN_STEPS_MAX};
 use super::message::{Kind, Message};
 use super::random::{Random, run_seed};
 use super::rules::{Invariant, Without};
@@ -9,7 +9,7 @@ use super::state::{Setting, Verdict, World};
 use super::step::{Action, Outcome, Step};
 
 /// The entries of the table that actions are drawn from.
-const DRAWS: usize = 1024;
+const DRAWS: usize = 2048;
 
 /// One run in so many ends with the faults, and must heal.
 const HEALING_EVERY: u32 = 8;
@@ -38,10 +38,13 @@ pub(crate) struct Walker {
     pub(crate) counts: Counts,
     table: [u8; DRAWS],
     without: Without,
+    heals: bool,
+    /// 0 if a run keeps to one partition.
+    partitions: u8,
 }
 
 impl Walker {
-    pub(crate) fn new(without: Without) -> Self {
+    pub(crate) fn new(without: Without, heals: bool) -> Self {
         let counts = Counts {
             actions: [0; Action::ALL.len()],
             kinds: [0; Kind::ALL.len()],
@@ -50,7 +53,7 @@ impl Walker {
             healed: 0,
         };
         let setting = setting(&mut Random::new(0), without);
-        Self { world: World::new(setting), counts, table: [0; DRAWS], without }
+        Self { world: World::new(setting), counts, table: [0; DRAWS], without, heals, partitions: 1 }
     }
 
     /// Makes run number `run` of `seed`. With `trace`, its steps are written there.
@@ -60,10 +63,11 @@ impl Walker {
         self.world.restart(setting);
         self.world.check();
         fill(&mut self.table, &mut random);
+        self.partitions = u8::from(random.below(2) == 0);
         let steps_max = 40 + random.below(RUN_STEPS_MAX - 40);
         self.counts.runs += 1;
         self.walk(&mut random, steps_max, &mut trace);
-        let is_due = random.below(HEALING_EVERY) == 0 && self.world.verdict == Verdict::Fine;
+        let is_due = self.heals && random.below(HEALING_EVERY) == 0 && self.world.verdict == Verdict::Fine;
         let healing = is_due.then(|| self.healing(&mut random));
         if let Some(healing) = healing {
             self.counts.healed += 1;
@@ -111,11 +115,11 @@ impl Walker {
     fn draw(&self, chance: u64) -> Option<Step> {
         let action = Action::ALL[usize::from(self.table[chance as usize % DRAWS])];
         let world = &self.world;
-        let (partition, choice) = ((chance >> 10) as usize % PARTITIONS, (chance >> 16) as u8);
+        let (partition, choice) = ((chance >> 11) as u8 & self.partitions, (chance >> 16) as u8);
         let (first, second) = ((chance >> 24) as usize & 0xFFFF, (chance >> 40) as usize & 0xFFFF);
         let mut step = Step {
             action,
-            partition: partition as u8,
+            partition,
             node: (first % world.setting.nodes) as u8,
             other: (second % world.setting.nodes) as u8,
             choice,
@@ -125,7 +129,7 @@ impl Walker {
             let held = world.bag.all();
             step.message = *held.get(first % held.len().max(1))?;
         } else if action.is_of_leader() {
-            step.node = world.leading[partition].pick(first)? as u8;
+            step.node = world.leading[usize::from(partition)].pick(first)? as u8;
         }
         Some(step)
     }
@@ -157,18 +161,40 @@ impl Action {
     }
 }
 
+/// Actions that serve one theme; a run has about half of the themes.
+const THEMES: &[&[Action]] = &[
+    &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController],
+    &[Action::ReportStatus, Action::ElectUnclean],
+    &[Action::Compact, Action::Checkpoint],
+    &[Action::Ask, Action::Pass],
+    &[Action::StartBarrier],
+    &[Action::Place, Action::Exclude, Action::Remove],
+    &[Action::Aim, Action::HandOff, Action::GiveUpAim],
+    &[Action::StopLeading],
+    &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall],
+    &[Action::Shrink, Action::Expand, Action::Swap],
+    &[Action::CrashProcess],
+    &[Action::Pause, Action::Lose],
+];
+
 /// Every run has its own mixture: what never happens in one leaves room for what is rare otherwise.
 fn fill(table: &mut [u8; DRAWS], random: &mut Random) {
     let mut weights = [0_u32; Action::ALL.len()];
     for (at, action) in Action::ALL.iter().enumerate() {
         let times = match random.below(8) {
-            0 | 1 if !action.is_vital() => 0,
+            0 if !action.is_vital() => 0,
             0..=2 => 1,
             3..=5 => 3,
             6 => 6,
             _ => 12,
         };
         weights[at] = u32::from(Action::WEIGHTS[at]) * times;
+    }
+    for theme in THEMES {
+        let times = random.below(2);
+        for action in *theme {
+            weights[*action as usize] *= times;
+        }
     }
     let total: u32 = weights.iter().sum();
     let (mut at, mut sum) = (0, 0);
