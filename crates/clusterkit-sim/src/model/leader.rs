@@ -94,8 +94,13 @@ impl World {
         }
         let replica = &self.replicas[partition][node];
         let end = self.log_end(node, partition);
-        let start = (leader.matched[follower] + u8::from(choice & 3 == 3)).min(end);
+        let (matched, sent) = (leader.matched[follower], leader.sent[follower]);
+        let start = if choice & 3 == 0 { matched } else { matched.max(sent) }.min(end);
         let to = if choice & 4 == 0 { end } else { (start + 1).min(end) };
+        // Empty ones only tell the commit, or try the stream: a few of them do.
+        if start == to && choice & 0x78 != 0 {
+            return false;
+        }
         let records = &self.records[partition];
         let message = Message {
             kind: Kind::Append,
@@ -106,6 +111,7 @@ impl World {
             inc: leader.matched_inc[follower],
             ..self.to_follower(node, partition, follower)
         };
+        self.leaders[partition][node].sent[follower] = to;
         self.send(message)
     }
 
@@ -176,6 +182,7 @@ impl World {
         let follower = usize::from(message.from);
         leader.attached = leader.attached.with(follower);
         leader.matched[follower] = end;
+        leader.sent[follower] = end;
         leader.matched_inc[follower] = message.inc;
         self.touch(node, partition);
     }

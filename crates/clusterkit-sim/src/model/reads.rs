@@ -20,8 +20,10 @@ impl World {
             at: self.now,
             ..Message::default()
         };
-        let asked = self.maximal(node, partition).without(node);
-        asked.into_iter().fold(false, |any, other| self.send(Message { to: other as u8, ..message }) || any)
+        let until = self.support_until(node, self.now);
+        let is_news = |other: &usize| until > self.nodes[node].support[*other];
+        let asked = self.maximal(node, partition).without(node).into_iter().filter(is_news);
+        asked.fold(Set::EMPTY, Set::with).into_iter().fold(false, |any, other| self.send(Message { to: other as u8, ..message }) || any)
     }
 
     /// L1, L3: promises support, and says under which topology version, in one step.
@@ -56,8 +58,7 @@ impl World {
             return false;
         }
         let from = if self.holds(Rule::ClockFromSending) { message.at } else { self.now };
-        let counted = if self.holds(Rule::ClockMargin) { RATE_ASKER } else { RATE };
-        let until = from * u32::from(self.nodes[node].rate) + SUPPORT * counted;
+        let until = self.support_until(node, from);
         let is_news = until > self.nodes[node].support[giver] && until > self.clock(node);
         if is_news {
             self.nodes[node].support[giver] = until;
@@ -66,6 +67,12 @@ impl World {
             }
         }
         is_news
+    }
+
+    /// Until when, by its own clock, an asker counts a promise that it asked for at `from`.
+    fn support_until(&self, node: usize, from: u32) -> u32 {
+        let counted = if self.holds(Rule::ClockMargin) { RATE_ASKER } else { RATE };
+        from * u32::from(self.nodes[node].rate) + SUPPORT * counted
     }
 
     /// L2: whether every other member of the maximal set supports `node` now.

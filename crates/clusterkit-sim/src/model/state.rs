@@ -121,6 +121,8 @@ pub(crate) struct Leader {
     pub(crate) epoch_start: u8,
     pub(crate) attached: Set,
     pub(crate) matched: [u8; NODES_MAX],
+    /// How far each follower was sent records; more may be under way than is acknowledged.
+    pub(crate) sent: [u8; NODES_MAX],
     pub(crate) matched_inc: [u8; NODES_MAX],
     pub(crate) proposal: Proposal,
     pub(crate) silence: Silence,
@@ -175,6 +177,8 @@ pub(crate) struct Setting {
     pub(crate) nodes: usize,
     pub(crate) copies: usize,
     pub(crate) minimum: usize,
+    /// Whether it starts with every follower attached and the leader's no-op committed.
+    pub(crate) is_warm: bool,
     /// Whether a record is acknowledged after the sync, or before it.
     pub(crate) is_synced: bool,
     pub(crate) without: Without,
@@ -290,7 +294,29 @@ impl World {
         }
         for partition in 0..PARTITIONS {
             self.lead(usize::from(self.control.partitions[partition].leader), partition);
+            if self.setting.is_warm {
+                self.warm(partition);
+            }
         }
+    }
+
+    /// Brings every follower to where it would be a while after the start.
+    fn warm(&mut self, partition: usize) {
+        let configuration = self.control.partitions[partition];
+        let node = usize::from(configuration.leader);
+        let tip = self.replicas[partition][node].tip;
+        let len = self.records[partition].len(tip);
+        for member in configuration.replicas {
+            let replica = &mut self.replicas[partition][member];
+            replica.tip = tip;
+            (replica.durable, replica.on_disk, replica.commit) = (len, len, len);
+            replica.is_streaming = member != node;
+        }
+        let leader = &mut self.leaders[partition][node];
+        leader.attached = configuration.replicas.without(node);
+        leader.matched = [len; NODES_MAX];
+        leader.matched_inc = [1; NODES_MAX];
+        self.ghosts[partition].committed = tip;
     }
 
     /// Whether `rule` is in force.

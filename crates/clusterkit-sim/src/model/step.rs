@@ -26,15 +26,15 @@ macro_rules! actions {
 
 actions! {
     Deliver 800, Duplicate 60, Lose 15,
-    Write 60, Retry 60, Stream 500, Commit 400, Sync 300, ReplyQuorum 10, ReplyAll 20,
-    Shrink 10, Expand 150, Swap 150, Resend 10, HandOff 150, StopLeading 4, Compact 15,
+    Write 25, Retry 20, Stream 300, Commit 400, Sync 300, ReplyQuorum 10, ReplyAll 20,
+    Shrink 10, Expand 150, Swap 150, Resend 10, HandOff 150, StopLeading 2, Compact 15,
     GiveUp 10, Resume 10, DeleteEarly 10,
     Ask 60, StartBarrier 40,
-    Attach 60, Acknowledge 30, Checkpoint 20, TidyUp 200, AdoptNext 20, AdoptLatest 120,
-    Decide 60, Revoke 4, Fence 2, Register 100, Place 6, Exclude 3, Remove 4, Aim 6, GiveUpAim 1,
+    Attach 20, Acknowledge 10, Checkpoint 20, TidyUp 200, AdoptNext 20, AdoptLatest 120,
+    Decide 60, Revoke 2, Fence 1, Register 100, Place 4, Exclude 3, Remove 3, Aim 3, GiveUpAim 1,
     ReportStatus 60, ElectUnclean 60, ChangeController 3,
-    CrashProcess 2, CrashPower 2, Start 60, Pause 2, Wake 20, Damage 10, FailSync 5, JumpWall 2,
-    Pass 8,
+    CrashProcess 2, CrashPower 2, Start 60, Pause 2, Wake 20, Damage 10, FailSync 5, JumpWall 1,
+    Pass 6,
 }
 
 impl Action {

@@ -98,11 +98,12 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setting { nodes, copies, minimum, is_synced, rates, .. } = self.setting;
+        let Setting { nodes, copies, minimum, is_warm, is_synced, rates, .. } = self.setting;
         writeln!(f, "{:?} breaks after {} steps", self.invariant, self.steps.len())?;
         writeln!(
             f,
-            "{nodes} nodes, {copies} copies, minimum {minimum}, acknowledged {}, clocks {rates:?}",
+            "{nodes} nodes, {copies} copies, minimum {minimum}, {} start, acknowledged {}, clocks {rates:?}",
+            if is_warm { "warm" } else { "cold" },
             if is_synced { "after the sync" } else { "before the sync" }
         )?;
         for (number, step) in self.steps.iter().enumerate() {

@@ -92,14 +92,14 @@ impl Walker {
         while taken < steps_max && idle < IDLE_DRAWS_MAX && self.world.verdict == Verdict::Fine {
             idle += 1;
             let Some(step) = self.draw(random.next()) else { continue };
-            if self.world.take_step(&step) == Outcome::Refused {
-                continue;
-            }
-            if let Some(trace) = trace {
+            let outcome = self.world.take_step(&step);
+            if let Some(trace) = trace.as_mut().filter(|_| outcome != Outcome::Refused) {
                 trace.push(step);
             }
-            (taken, idle) = (taken + 1, 0);
-            self.count(&step);
+            if outcome == Outcome::Taken {
+                (taken, idle) = (taken + 1, 0);
+                self.count(&step);
+            }
         }
     }
 
@@ -138,7 +138,7 @@ impl Walker {
 impl Action {
     fn is_of_leader(self) -> bool {
         (Self::Write as u8..=Self::StartBarrier as u8).contains(&(self as u8))
-            && !matches!(self, Self::Sync | Self::Compact)
+            && !matches!(self, Self::Sync | Self::Compact | Self::DeleteEarly)
     }
 
     /// Without these a run comes to nothing, so that every mixture has them.
@@ -208,11 +208,12 @@ fn fill(table: &mut [u8; DRAWS], random: &mut Random) {
 
 fn setting(random: &mut Random, without: Without) -> Setting {
     let nodes = [3, 4, 4, 5][random.below(4) as usize];
-    let copies = [2, 3, 3, 3][random.below(4) as usize];
-    let minimum = if random.below(8) == 0 { 1 } else { 2 };
+    let copies = [2, 2, 3, 3, 3][random.below(5) as usize];
+    let minimum = if random.below(6) == 0 { 1 } else { 2 };
     let mut rates = [0_i8; NODES_MAX];
     for rate in &mut rates {
         *rate = random.below(3) as i8 - 1;
     }
-    Setting { nodes, copies, minimum, is_synced: random.below(5) < 3, without, rates }
+    let (is_synced, is_warm) = (random.below(5) < 3, random.below(4) > 0);
+    Setting { nodes, copies, minimum, is_warm, is_synced, without, rates }
 }
