@@ -124,7 +124,7 @@ fn mutation(rule: Rule, options: &Options) -> bool {
         Purpose::Convenience => "nothing".to_owned(),
     };
     let bound = options.steps.unwrap_or(bound);
-    let found = hunt(&[rule], options.seed, bound);
+    let found = hunt(rule, options.seed, bound);
     let is_well = found.is_some() == is_safety;
     let mark = if is_well { "" } else { "  UNEXPECTED" };
     match &found {

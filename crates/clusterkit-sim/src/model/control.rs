@@ -364,6 +364,7 @@ impl World {
             partition: partition as u8,
             from: node as u8,
             to: NONE,
+            epoch: self.control.partitions[partition].epoch,
             inc: self.nodes[node].inc,
             x: self.records[partition].len(tip),
             y: self.records[partition].epoch(tip),
@@ -375,12 +376,17 @@ impl World {
 
     pub(crate) fn handle_status(&mut self, message: &Message) -> bool {
         let (node, partition) = (usize::from(message.from), usize::from(message.partition));
-        let is_of_run = self.control.inc[node] == message.inc;
-        let status = Status { inc: message.inc, last_epoch: message.y, log_end: message.x, tip: message.record };
+        let is_of_run =
+            self.control.inc[node] == message.inc || !self.holds(Rule::UncleanChecksIncarnation);
+        let status = Status {
+            epoch: message.epoch,
+            inc: message.inc,
+            last_epoch: message.y,
+            log_end: message.x,
+            tip: message.record,
+        };
         let known = &mut self.status[partition][node];
-        let is_news = (known.inc, known.last_epoch, known.log_end)
-            != (status.inc, status.last_epoch, status.log_end);
-        let is_taken = is_news && (is_of_run || self.setting.without.has(Rule::UncleanChecksIncarnation));
+        let is_taken = *known != status && is_of_run;
         if is_taken {
             *known = status;
         }
@@ -392,9 +398,12 @@ impl World {
         let configuration = &self.control.partitions[partition];
         let members = configuration.in_sync;
         let checks_run = self.holds(Rule::UncleanChecksIncarnation);
+        let checks_epoch = self.holds(Rule::UncleanChecksEpoch);
         let has_said = |node: &usize| {
-            let inc = self.status[partition][*node].inc;
-            if checks_run { inc == self.control.inc[*node] } else { inc != 0 }
+            let status = &self.status[partition][*node];
+            let is_of_run = status.inc == self.control.inc[*node] || !checks_run;
+            let is_of_epoch = status.epoch == configuration.epoch || !checks_epoch;
+            status.inc != 0 && is_of_run && is_of_epoch
         };
         let said = members.into_iter().filter(has_said).fold(Set::EMPTY, Set::with);
         let is_complete = said == members || !self.holds(Rule::UncleanNeedsAll);

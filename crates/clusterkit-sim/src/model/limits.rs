@@ -37,7 +37,7 @@ pub(crate) const CLIENTS: u8 = 2;
 pub(crate) const RUN_STEPS_MAX: u32 = 500;
 
 /// Draws in a row that lead to no step before a run is given up: everything may be down.
-pub(crate) const IDLE_DRAWS_MAX: u32 = 20_000;
+pub(crate) const IDLE_DRAWS_MAX: u32 = 2_000;
 
 /// Rounds in which a world without faults must heal.
 pub(crate) const HEAL_ROUNDS_MAX: u32 = 60;

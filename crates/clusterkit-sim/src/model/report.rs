@@ -1,10 +1,10 @@
 //! What the model offers to those who run it: walks, and hunts for what a missing rule breaks.
 
 use super::message::Kind;
-use super::rules::{Purpose, Rule, Without};
+use super::rules::{Invariant, Purpose, Rule, Without};
 use super::step::Action;
 use super::trace::Trace;
-use super::walk::Walker;
+use super::walk::{Focus, Walker};
 
 /// A hunt goes on after its first find for as many runs again, up to this many finds, for a shorter trace.
 const FINDS_MAX: u32 = 8;
@@ -24,7 +24,15 @@ impl Walk {
         // Where a rule of safety is missing, that a world does not heal either is no news.
         let is_safety = |rule: &Rule| matches!(rule.purpose(), Purpose::Safety(_));
         let heals = !without.iter().any(is_safety);
-        Self { walker: Walker::new(Without::of(without), heals), seed, run: 0 }
+        let is_of_reads = |rule: &Rule| {
+            matches!(rule.purpose(), Purpose::Safety(Invariant::I10 | Invariant::I11))
+        };
+        let focus = match without.first() {
+            None => Focus::Mixed,
+            Some(rule) if is_of_reads(rule) => Focus::Reads,
+            Some(_) => Focus::Any,
+        };
+        Self { walker: Walker::new(Without::of(without), heals, focus), seed, run: 0 }
     }
 
     /// Walks until `steps` steps have been taken in all, or gives the shortened trace of a violation.
@@ -78,10 +86,11 @@ pub struct Finding {
     pub steps: u64,
 }
 
-/// Walks without `rules` for at most `steps` steps, or until something breaks.
+/// Walks without `rule`, and without those that cover for it, for at most `steps` steps, or until something breaks.
 #[must_use]
-pub fn hunt(rules: &[Rule], seed: u64, steps: u64) -> Option<Finding> {
-    let mut walk = Walk::new(seed, rules);
+pub fn hunt(rule: Rule, seed: u64, steps: u64) -> Option<Finding> {
+    let rules: Vec<Rule> = [&[rule], rule.covered_by()].concat();
+    let mut walk = Walk::new(seed, &rules);
     let mut finding = Finding { trace: walk.until(steps)?, steps: walk.steps() };
     let bound = finding.steps * 2 + 10_000;
     for _ in 1..FINDS_MAX {

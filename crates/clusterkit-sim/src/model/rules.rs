@@ -94,7 +94,7 @@ rules! {
     CommitByMaximalSet, Safety(I3), "W6: commit waits for every member of the maximal set, a proposed one too";
     CommitOwnDurable, Safety(I3), "W6: the leader's own records count once they are durable";
     NoOpOnElection, Liveness, "F4: a new leader appends a no-op";
-    AppendChecksEpoch, Safety(I5), "W5: records follow a record of the epoch that the leader names";
+    AppendChecksEpoch, Convenience, "W5: records follow a record of the epoch that the leader names";
     AppendChecksStart, Safety(I5), "W5: records are accepted exactly at the end of the log";
     AckDurable, Safety(I3), "W5: a follower acknowledges durable records only";
     AckChecksIncarnation, Safety(I3), "W6: an acknowledgement counts for the run that attached";
@@ -115,7 +115,7 @@ rules! {
     SnapshotOnlyForward, Safety(I3), "T4: a snapshot is installed over a shorter log only";
     SnapshotKeepsSessions, Safety(I7), "M6: the table of the clients' writes travels in the snapshot";
     SnapshotKeepsEpochIndex, Safety(I6), "T2: the epoch index reaches back beyond the log's start";
-    SnapshotChecksIncarnation, Safety(I3), "T4: a snapshot made for another run or replica is dropped";
+    SnapshotChecksIncarnation, Convenience, "T4: a snapshot made for another run or replica is dropped";
     // In-sync set.
     ExpandAfterEpochStart, Safety(I3), "S2: a member to be has all that the leader had when it was elected";
     ProgressClearedOnElection, Safety(I3), "F4: what a follower had matched in an earlier epoch is forgotten";
@@ -136,6 +136,7 @@ rules! {
     UncleanNeedsAll, Safety(I12), "F5: an unclean election waits for the status of every member";
     UncleanTakesLongest, Safety(I12), "F5: an unclean election takes the longest log of the last epoch";
     UncleanChecksIncarnation, Safety(I12), "F5: a status of an earlier run does not count";
+    UncleanChecksEpoch, Safety(I12), "F5: a status counts for the epoch that it was asked in";
     AdoptForward, Safety(I14), "A node never goes back to an older configuration";
     AdoptAtOnce, Safety(I10), "L3: a node adopts all partitions of a topology version at once";
     // Restart and damage.
@@ -151,7 +152,7 @@ rules! {
     NoCommitWhileWaiting, Safety(I10), "L3: a waiting leader does not commit";
     NoProposalWhileWaiting, Safety(I10), "L3: a waiting leader proposes nothing";
     NoHandoffWhileWaiting, Safety(I10), "L3: a waiting leader hands nothing over";
-    NoStopWhileWaiting, Safety(I10), "L3: a waiting leader sends no Stop";
+    NoStopWhileWaiting, Convenience, "L3: a waiting leader sends no Stop";
     PromisesOutliveRestart, Safety(I10), "L3: a restarted node counts as having promised everybody";
     StopExemptsSenderOnly, Safety(I10), "L3: a Stop frees from the promise to its sender, from no other";
     RunExemptsOlderOnly, Safety(I10), "L3: a promise is void once its node has a higher incarnation, not before";
@@ -172,6 +173,18 @@ rules! {
     HandoffChecksVersion, Safety(I10), "M4: a handoff is a compare-and-set on the version";
     HandoffToUntainted, Safety(I4), "M4: leadership is handed to an untainted in-sync member";
     HandoffDrains, Convenience, "M3: a leader commits what it has before it hands over";
+}
+
+impl Rule {
+    /// Rules that must be out of force as well, since they cover for this one.
+    #[must_use]
+    pub fn covered_by(self) -> &'static [Self] {
+        match self {
+            // A waiting leader commits nothing, so that one which drains first has nothing to hand over.
+            Self::NoHandoffWhileWaiting => &[Self::HandoffDrains],
+            _ => &[],
+        }
+    }
 }
 
 /// The rules that are out of force.

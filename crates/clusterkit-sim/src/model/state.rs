@@ -145,8 +145,9 @@ pub(crate) struct Barrier {
 }
 
 /// What replicas said of their logs before an unclean election; lost with the controller.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Status {
+    pub(crate) epoch: u8,
     pub(crate) inc: u8,
     pub(crate) last_epoch: u8,
     pub(crate) log_end: u8,

@@ -26,7 +26,7 @@ macro_rules! actions {
 
 actions! {
     Deliver 800, Duplicate 60, Lose 15,
-    Write 25, Retry 20, Stream 300, Commit 400, Sync 300, ReplyQuorum 10, ReplyAll 20,
+    Write 15, Retry 20, Stream 300, Commit 400, Sync 300, ReplyQuorum 10, ReplyAll 20,
     Shrink 10, Expand 150, Swap 150, Resend 10, HandOff 150, StopLeading 2, Compact 15,
     GiveUp 10, Resume 10, DeleteEarly 10,
     Ask 60, StartBarrier 40,

@@ -5,6 +5,7 @@ use super::limits::{IDLE_DRAWS_MAX, NODES_MAX, RUN_STEPS_MAX};
 use super::message::{Kind, Message};
 use super::random::{Random, run_seed};
 use super::rules::{Invariant, Without};
+use super::set::Set;
 use super::state::{Setting, Verdict, World};
 use super::step::{Action, Outcome, Step};
 
@@ -39,12 +40,15 @@ pub(crate) struct Walker {
     table: [u8; DRAWS],
     without: Without,
     heals: bool,
+    focus: Focus,
+    /// Nodes that learn of changes late.
+    lazy: Set,
     /// 0 if a run keeps to one partition.
     partitions: u8,
 }
 
 impl Walker {
-    pub(crate) fn new(without: Without, heals: bool) -> Self {
+    pub(crate) fn new(without: Without, heals: bool, focus: Focus) -> Self {
         let counts = Counts {
             actions: [0; Action::ALL.len()],
             kinds: [0; Kind::ALL.len()],
@@ -53,7 +57,7 @@ impl Walker {
             healed: 0,
         };
         let setting = setting(&mut Random::new(0), without);
-        Self { world: World::new(setting), counts, table: [0; DRAWS], without, heals, partitions: 1 }
+        Self { world: World::new(setting), counts, table: [0; DRAWS], without, heals, focus, lazy: Set::EMPTY, partitions: 1 }
     }
 
     /// Makes run number `run` of `seed`. With `trace`, its steps are written there.
@@ -62,8 +66,14 @@ impl Walker {
         let setting = setting(&mut random, self.without);
         self.world.restart(setting);
         self.world.check();
-        fill(&mut self.table, &mut random);
+        let focuses = match self.focus {
+            Focus::Any => false,
+            Focus::Reads => random.below(8) > 0,
+            Focus::Mixed => random.below(3) == 0,
+        };
+        fill(&mut self.table, &mut random, focuses);
         self.partitions = u8::from(random.below(2) == 0);
+        self.lazy = Set(random.below(256) as u8).and(Set(random.below(256) as u8));
         let steps_max = 40 + random.below(RUN_STEPS_MAX - 40);
         self.counts.runs += 1;
         self.walk(&mut random, steps_max, &mut trace);
@@ -128,6 +138,8 @@ impl Walker {
         if action.carries_message() {
             let held = world.bag.all();
             step.message = *held.get(first % held.len().max(1))?;
+        } else if action.is_lazy() && self.lazy.has(usize::from(step.node)) && choice & 15 != 0 {
+            return None;
         } else if action.is_of_leader() {
             step.node = world.leading[usize::from(partition)].pick(first)? as u8;
         }
@@ -139,6 +151,10 @@ impl Action {
     fn is_of_leader(self) -> bool {
         (Self::Write as u8..=Self::StartBarrier as u8).contains(&(self as u8))
             && !matches!(self, Self::Sync | Self::Compact | Self::DeleteEarly)
+    }
+
+    fn is_lazy(self) -> bool {
+        matches!(self, Self::AdoptLatest | Self::AdoptNext)
     }
 
     /// Without these a run comes to nothing, so that every mixture has them.
@@ -161,24 +177,44 @@ impl Action {
     }
 }
 
-/// Actions that serve one theme; a run has about half of the themes.
-const THEMES: &[&[Action]] = &[
-    &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController],
-    &[Action::ReportStatus, Action::ElectUnclean],
-    &[Action::Compact, Action::Checkpoint],
-    &[Action::Ask, Action::Pass],
-    &[Action::StartBarrier],
-    &[Action::Place, Action::Exclude, Action::Remove],
-    &[Action::Aim, Action::HandOff, Action::GiveUpAim],
-    &[Action::StopLeading],
-    &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall],
-    &[Action::Shrink, Action::Expand, Action::Swap],
-    &[Action::CrashProcess],
-    &[Action::Pause, Action::Lose],
+/// What a run may look at, apart from what every run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Focus {
+    /// About half of the themes, drawn for each run.
+    Any,
+    /// Leases and barriers, where a few moments decide: all else happens seldom.
+    Reads,
+    /// Either, drawn for each run.
+    Mixed,
+}
+
+/// Actions that serve one theme, and whether reads need it.
+const THEMES: &[(bool, &[Action])] = &[
+    (false, &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController]),
+    (false, &[Action::ReportStatus, Action::ElectUnclean]),
+    (false, &[Action::Compact, Action::Checkpoint]),
+    (true, &[Action::Ask, Action::Pass]),
+    (true, &[Action::StartBarrier]),
+    (false, &[Action::Place, Action::Exclude, Action::Remove]),
+    (true, &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
+    (true, &[Action::StopLeading]),
+    (false, &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
+    (true, &[Action::Shrink, Action::Expand, Action::Swap]),
+    (true, &[Action::CrashProcess]),
+    (false, &[Action::Pause, Action::Lose]),
 ];
 
+/// How often, of 16, a run has a theme.
+fn theme_chance(is_of_reads: bool, focuses: bool) -> u32 {
+    match (is_of_reads, focuses) {
+        (_, false) => 8,
+        (true, true) => 11,
+        (false, true) => 2,
+    }
+}
+
 /// Every run has its own mixture: what never happens in one leaves room for what is rare otherwise.
-fn fill(table: &mut [u8; DRAWS], random: &mut Random) {
+fn fill(table: &mut [u8; DRAWS], random: &mut Random, focuses: bool) {
     let mut weights = [0_u32; Action::ALL.len()];
     for (at, action) in Action::ALL.iter().enumerate() {
         let times = match random.below(8) {
@@ -190,10 +226,9 @@ fn fill(table: &mut [u8; DRAWS], random: &mut Random) {
         };
         weights[at] = u32::from(Action::WEIGHTS[at]) * times;
     }
-    for theme in THEMES {
-        let times = random.below(2);
-        for action in *theme {
-            weights[*action as usize] *= times;
+    for (is_of_reads, theme) in THEMES {
+        if random.below(16) >= theme_chance(*is_of_reads, focuses) {
+            theme.iter().for_each(|action| weights[*action as usize] = 0);
         }
     }
     let total: u32 = weights.iter().sum();
