@@ -36,6 +36,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--help") {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let Some(options) = options(std::env::args().skip(1)) else {
         eprint!("{USAGE}");
         return ExitCode::from(2);

@@ -46,8 +46,7 @@ impl World {
         let configuration = &self.control.partitions[partition];
         let leader = usize::from(configuration.leader);
         let knows = |leader: &usize| {
-            self.leading[partition].has(*leader)
-                && self.view(*leader, partition).epoch == configuration.epoch
+            self.leading[partition].has(*leader) && self.view(*leader, partition).epoch == configuration.epoch
         };
         Some(leader).filter(|leader| *leader < self.setting.nodes).filter(knows)
     }

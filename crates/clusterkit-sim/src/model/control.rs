@@ -376,8 +376,7 @@ impl World {
 
     pub(crate) fn handle_status(&mut self, message: &Message) -> bool {
         let (node, partition) = (usize::from(message.from), usize::from(message.partition));
-        let is_of_run =
-            self.control.inc[node] == message.inc || !self.holds(Rule::UncleanChecksIncarnation);
+        let is_of_run = self.control.inc[node] == message.inc || !self.holds(Rule::UncleanChecksIncarnation);
         let status = Status {
             epoch: message.epoch,
             inc: message.inc,

@@ -14,9 +14,9 @@ pub(crate) struct Healing {
 }
 
 impl Healing {
-    /// Heals `world`; whether that worked, or could not be expected. Every step is told to `observe`.
-    pub(crate) fn run(self, world: &mut World, observe: &mut dyn FnMut(&Step)) -> bool {
-        let mut turn = Turn { world, observe, dead: self.dead };
+    /// Heals `world`; whether that worked, or could not be expected.
+    pub(crate) fn run(self, world: &mut World) -> bool {
+        let mut turn = Turn { world, dead: self.dead };
         if let Some(dead) = self.dead {
             turn.step(Action::CrashProcess, 0, dead, 0, 0);
         }
@@ -36,7 +36,6 @@ impl Healing {
 
 struct Turn<'a> {
     world: &'a mut World,
-    observe: &'a mut dyn FnMut(&Step),
     dead: Option<usize>,
 }
 
@@ -54,14 +53,7 @@ impl Turn<'_> {
     }
 
     fn take(&mut self, step: &Step) -> bool {
-        if self.world.verdict != Verdict::Fine {
-            return false;
-        }
-        let is_taken = self.world.take_step(step) == Outcome::Taken;
-        if is_taken {
-            (self.observe)(step);
-        }
-        is_taken
+        self.world.verdict == Verdict::Fine && self.world.take_step(step) == Outcome::Taken
     }
 
     /// Lets everybody act until `is_done` or the rounds are over.
@@ -137,18 +129,10 @@ impl Turn<'_> {
 
     fn deliver_all(&mut self) {
         for _ in 0..4 * MESSAGES_MAX {
-            let is_due = |message: &&Message| {
-                message.kind != Kind::Support || self.world.is_support_due(message)
-            };
+            let is_due =
+                |message: &&Message| message.kind != Kind::Support || self.world.is_support_due(message);
             let Some(message) = self.world.bag.all().iter().find(is_due).copied() else { return };
-            self.take(&Step {
-                action: Action::Deliver,
-                partition: 0,
-                node: 0,
-                other: 0,
-                choice: 0,
-                message,
-            });
+            self.take(&Step { action: Action::Deliver, partition: 0, node: 0, other: 0, choice: 0, message });
             if self.world.bag.all().contains(&message) {
                 return;
             }

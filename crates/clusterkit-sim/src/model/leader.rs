@@ -329,8 +329,8 @@ impl World {
             let others = self.view(node, partition).replicas.without(node);
             limit = others.into_iter().map(|other| leader.matched[other]).fold(limit, u8::min);
         }
-        let answered = self.records[partition]
-            .cut(self.replicas[partition][node].tip, limit.saturating_sub(back));
+        let answered =
+            self.records[partition].cut(self.replicas[partition][node].tip, limit.saturating_sub(back));
         if self.records[partition].at(answered).client == 0 {
             return false;
         }

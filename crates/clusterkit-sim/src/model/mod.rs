@@ -26,8 +26,10 @@ mod set;
 mod state;
 mod step;
 mod trace;
+mod transcript;
 mod walk;
 
 pub use report::{Finding, Walk, hunt};
 pub use rules::{Invariant, Purpose, Rule};
 pub use trace::Trace;
+pub use transcript::{TraceError, replay};

@@ -21,9 +21,13 @@ impl World {
             ..Message::default()
         };
         let until = self.support_until(node, self.now);
-        let is_news = |other: &usize| until > self.nodes[node].support[*other];
-        let asked = self.maximal(node, partition).without(node).into_iter().filter(is_news);
-        asked.fold(Set::EMPTY, Set::with).into_iter().fold(false, |any, other| self.send(Message { to: other as u8, ..message }) || any)
+        let mut is_sent = false;
+        for other in self.maximal(node, partition).without(node) {
+            if until > self.nodes[node].support[other] {
+                is_sent |= self.send(Message { to: other as u8, ..message });
+            }
+        }
+        is_sent
     }
 
     /// L1, L3: promises support, and says under which topology version, in one step.
@@ -154,8 +158,7 @@ impl World {
         if !self.acts(node) || !is_of_epoch && self.holds(Rule::BarrierChecksEpoch) {
             return false;
         }
-        let answer =
-            Message { kind: Kind::BarrierAck, from: message.to, to: message.from, ..*message };
+        let answer = Message { kind: Kind::BarrierAck, from: message.to, to: message.from, ..*message };
         self.send(answer)
     }
 
@@ -188,4 +191,3 @@ impl World {
         }
     }
 }
-

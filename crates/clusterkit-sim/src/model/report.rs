@@ -24,12 +24,10 @@ impl Walk {
         // Where a rule of safety is missing, that a world does not heal either is no news.
         let is_safety = |rule: &Rule| matches!(rule.purpose(), Purpose::Safety(_));
         let heals = !without.iter().any(is_safety);
-        let is_of_reads = |rule: &Rule| {
-            matches!(rule.purpose(), Purpose::Safety(Invariant::I10 | Invariant::I11))
-        };
-        let focus = match without.first() {
+        let focus = match without.first().map(|rule| rule.purpose()) {
             None => Focus::Mixed,
-            Some(rule) if is_of_reads(rule) => Focus::Reads,
+            Some(Purpose::Safety(Invariant::I10 | Invariant::I11)) => Focus::Reads,
+            Some(Purpose::Safety(Invariant::I12)) => Focus::Losses,
             Some(_) => Focus::Any,
         };
         Self { walker: Walker::new(Without::of(without), heals, focus), seed, run: 0 }

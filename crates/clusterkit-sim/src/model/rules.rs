@@ -152,7 +152,7 @@ rules! {
     NoCommitWhileWaiting, Safety(I10), "L3: a waiting leader does not commit";
     NoProposalWhileWaiting, Safety(I10), "L3: a waiting leader proposes nothing";
     NoHandoffWhileWaiting, Safety(I10), "L3: a waiting leader hands nothing over";
-    NoStopWhileWaiting, Convenience, "L3: a waiting leader sends no Stop";
+    NoStopWhileWaiting, Safety(I10), "L3: a waiting leader sends no Stop";
     PromisesOutliveRestart, Safety(I10), "L3: a restarted node counts as having promised everybody";
     StopExemptsSenderOnly, Safety(I10), "L3: a Stop frees from the promise to its sender, from no other";
     RunExemptsOlderOnly, Safety(I10), "L3: a promise is void once its node has a higher incarnation, not before";
@@ -182,6 +182,12 @@ impl Rule {
         match self {
             // A waiting leader commits nothing, so that one which drains first has nothing to hand over.
             Self::NoHandoffWhileWaiting => &[Self::HandoffDrains],
+            // Who is handed to after a drain has everything, tainted or not.
+            Self::HandoffToUntainted => &[Self::HandoffDrains],
+            // Who is not waiting has outlived the promises to earlier leaders, and a Stop that frees from no
+            // other promise may come from one that waits: either rule is enough, one of them is needed.
+            Self::NoStopWhileWaiting => &[Self::StopExemptsSenderOnly],
+            Self::StopExemptsSenderOnly => &[Self::NoStopWhileWaiting],
             _ => &[],
         }
     }

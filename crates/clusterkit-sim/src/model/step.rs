@@ -1,6 +1,4 @@
-//! Steps: what can happen, how it is carried out, and how it is told.
-
-use std::fmt;
+//! Steps: what can happen, and how it is carried out.
 
 use super::faults::End;
 use super::message::{Kind, Message};
@@ -203,29 +201,5 @@ impl World {
         let is_back = !self.holds(super::Rule::AdoptForward) && step.choice & 1 == 1;
         let version = if is_back { adopted.saturating_sub(1).max(1) } else { adopted + 1 };
         self.adopt(node, version, self.only(usize::from(step.partition)))
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.action.carries_message() {
-            write!(f, "{:?} {}", self.action, self.message)
-        } else {
-            write!(
-                f,
-                "{:?} p{} n{} other {} choice {}",
-                self.action, self.partition, self.node, self.other, self.choice
-            )
-        }
-    }
-}
-
-impl fmt::Display for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |node: u8| if node == NONE { "control".to_owned() } else { format!("n{node}") };
-        write!(f, "{:?} p{} {} -> {}", self.kind, self.partition, place(self.from), place(self.to))?;
-        write!(f, " epoch {} uid {} inc {}", self.epoch, self.uid, self.inc)?;
-        write!(f, " x {} y {} z {} w {}", self.x, self.y, self.z, self.w)?;
-        write!(f, " record {} at {}", self.record, self.at)
     }
 }

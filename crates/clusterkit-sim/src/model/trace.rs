@@ -6,6 +6,7 @@ use super::heal::Healing;
 use super::rules::Invariant;
 use super::state::{Setting, Verdict, World};
 use super::step::{Outcome, Step};
+use super::transcript;
 use super::walk::Walker;
 
 /// A way from the start of a world to a broken invariant.
@@ -88,7 +89,7 @@ impl Trace {
             }
         }
         if let Some(healing) = self.healing.filter(|_| world.verdict == Verdict::Fine)
-            && !healing.run(&mut world, &mut |_| ())
+            && !healing.run(&mut world)
         {
             world.fail(Invariant::I15);
         }
@@ -98,20 +99,13 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setting { nodes, copies, minimum, is_warm, is_synced, rates, .. } = self.setting;
         writeln!(f, "{:?} breaks after {} steps", self.invariant, self.steps.len())?;
-        writeln!(
-            f,
-            "{nodes} nodes, {copies} copies, minimum {minimum}, {} start, acknowledged {}, clocks {rates:?}",
-            if is_warm { "warm" } else { "cold" },
-            if is_synced { "after the sync" } else { "before the sync" }
-        )?;
+        transcript::write_setting(&self.setting, f)?;
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "{:4}. {step}", number + 1)?;
         }
-        if let Some(Healing { dead }) = self.healing.filter(|_| self.invariant == Invariant::I15) {
-            writeln!(f, "      then no more faults; stays dead: {dead:?}")?;
-        }
-        Ok(())
+        self.healing
+            .filter(|_| self.invariant == Invariant::I15)
+            .map_or(Ok(()), |healing| transcript::write_healing(healing, f))
     }
 }

@@ -57,7 +57,16 @@ impl Walker {
             healed: 0,
         };
         let setting = setting(&mut Random::new(0), without);
-        Self { world: World::new(setting), counts, table: [0; DRAWS], without, heals, focus, lazy: Set::EMPTY, partitions: 1 }
+        Self {
+            world: World::new(setting),
+            counts,
+            table: [0; DRAWS],
+            without,
+            heals,
+            focus,
+            lazy: Set::EMPTY,
+            partitions: 1,
+        }
     }
 
     /// Makes run number `run` of `seed`. With `trace`, its steps are written there.
@@ -66,12 +75,8 @@ impl Walker {
         let setting = setting(&mut random, self.without);
         self.world.restart(setting);
         self.world.check();
-        let focuses = match self.focus {
-            Focus::Any => false,
-            Focus::Reads => random.below(8) > 0,
-            Focus::Mixed => random.below(3) == 0,
-        };
-        fill(&mut self.table, &mut random, focuses);
+        let focus = self.focus.drawn(random.below(8));
+        fill(&mut self.table, &mut random, focus);
         self.partitions = u8::from(random.below(2) == 0);
         self.lazy = Set(random.below(256) as u8).and(Set(random.below(256) as u8));
         let steps_max = 40 + random.below(RUN_STEPS_MAX - 40);
@@ -81,7 +86,7 @@ impl Walker {
         let healing = is_due.then(|| self.healing(&mut random));
         if let Some(healing) = healing {
             self.counts.healed += 1;
-            if !healing.run(&mut self.world, &mut |_| ()) {
+            if !healing.run(&mut self.world) {
                 self.world.fail(Invariant::I15);
             }
         }
@@ -184,37 +189,51 @@ pub(crate) enum Focus {
     Any,
     /// Leases and barriers, where a few moments decide: all else happens seldom.
     Reads,
+    /// Disks that lose data, and unclean elections.
+    Losses,
     /// Either, drawn for each run.
     Mixed,
 }
 
-/// Actions that serve one theme, and whether reads need it.
-const THEMES: &[(bool, &[Action])] = &[
-    (false, &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController]),
-    (false, &[Action::ReportStatus, Action::ElectUnclean]),
-    (false, &[Action::Compact, Action::Checkpoint]),
-    (true, &[Action::Ask, Action::Pass]),
-    (true, &[Action::StartBarrier]),
-    (false, &[Action::Place, Action::Exclude, Action::Remove]),
-    (true, &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
-    (true, &[Action::StopLeading]),
-    (false, &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
-    (true, &[Action::Shrink, Action::Expand, Action::Swap]),
-    (true, &[Action::CrashProcess]),
-    (false, &[Action::Pause, Action::Lose]),
+impl Focus {
+    /// What one run looks at, by chance below eight.
+    fn drawn(self, chance: u32) -> Self {
+        match (self, chance) {
+            (Self::Reads, 1..) | (Self::Mixed, 0..=1) => Self::Reads,
+            (Self::Losses, 1..) | (Self::Mixed, 2) => Self::Losses,
+            _ => Self::Any,
+        }
+    }
+}
+
+/// Actions that serve one theme, and the focus that needs it.
+const THEMES: &[(Focus, &[Action])] = &[
+    (Focus::Losses, &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController]),
+    (Focus::Losses, &[Action::ReportStatus, Action::ElectUnclean]),
+    (Focus::Any, &[Action::Compact, Action::Checkpoint]),
+    (Focus::Reads, &[Action::Ask, Action::Pass]),
+    (Focus::Reads, &[Action::StartBarrier]),
+    (Focus::Any, &[Action::Place, Action::Exclude, Action::Remove]),
+    (Focus::Reads, &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
+    (Focus::Reads, &[Action::StopLeading]),
+    (Focus::Any, &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
+    (Focus::Reads, &[Action::Shrink, Action::Expand, Action::Swap]),
+    (Focus::Reads, &[Action::CrashProcess]),
+    (Focus::Any, &[Action::Pause, Action::Lose]),
 ];
 
-/// How often, of 16, a run has a theme.
-fn theme_chance(is_of_reads: bool, focuses: bool) -> u32 {
-    match (is_of_reads, focuses) {
-        (_, false) => 8,
-        (true, true) => 11,
-        (false, true) => 2,
+/// How often, of 16, a run of `focus` has a theme of `own`.
+fn theme_chance(own: Focus, focus: Focus) -> u32 {
+    match focus {
+        Focus::Any | Focus::Mixed => 8,
+        Focus::Losses if own == focus => 15,
+        Focus::Reads if own == focus => 11,
+        Focus::Losses | Focus::Reads => 2,
     }
 }
 
 /// Every run has its own mixture: what never happens in one leaves room for what is rare otherwise.
-fn fill(table: &mut [u8; DRAWS], random: &mut Random, focuses: bool) {
+fn fill(table: &mut [u8; DRAWS], random: &mut Random, focus: Focus) {
     let mut weights = [0_u32; Action::ALL.len()];
     for (at, action) in Action::ALL.iter().enumerate() {
         let times = match random.below(8) {
@@ -226,8 +245,8 @@ fn fill(table: &mut [u8; DRAWS], random: &mut Random, focuses: bool) {
         };
         weights[at] = u32::from(Action::WEIGHTS[at]) * times;
     }
-    for (is_of_reads, theme) in THEMES {
-        if random.below(16) >= theme_chance(*is_of_reads, focuses) {
+    for (own, theme) in THEMES {
+        if random.below(16) >= theme_chance(*own, focus) {
             theme.iter().for_each(|action| weights[*action as usize] = 0);
         }
     }
