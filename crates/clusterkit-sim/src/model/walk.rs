@@ -131,25 +131,29 @@ impl Walker {
         let action = Action::ALL[usize::from(self.table[chance as usize % DRAWS])];
         let world = &self.world;
         let (partition, choice) = ((chance >> 11) as u8 & self.partitions, (chance >> 16) as u8);
-        let (first, second) = ((chance >> 24) as usize & 0xFFFF, (chance >> 40) as usize & 0xFFFF);
-        let mut step = Step {
-            action,
-            partition,
-            node: (first % world.setting.nodes) as u8,
-            other: (second % world.setting.nodes) as u8,
-            choice,
-            message: Message::default(),
-        };
+        let (first, second) = ((chance >> 24) as u16, (chance >> 40) as u16);
+        let (mut node, mut message) = (scaled(first, world.setting.nodes), Message::default());
         if action.carries_message() {
             let held = world.bag.all();
-            step.message = *held.get(first % held.len().max(1))?;
-        } else if action.is_lazy() && self.lazy.has(usize::from(step.node)) && choice & 15 != 0 {
-            return None;
+            message = *held.get(scaled(first, held.len()))?;
         } else if action.is_of_leader() {
-            step.node = world.leading[usize::from(partition)].pick(first)? as u8;
+            let leading = world.leading[usize::from(partition)];
+            node = match leading.len() {
+                0 => return None,
+                1 => leading.0.trailing_zeros() as usize,
+                len => leading.pick(scaled(first, len))?,
+            };
+        } else if action.is_lazy() && self.lazy.has(node) && choice & 15 != 0 {
+            return None;
         }
-        Some(step)
+        let other = scaled(second, world.setting.nodes) as u8;
+        Some(Step { action, partition, node: node as u8, other, choice, message })
     }
+}
+
+/// Below `bound`, by chance, without a division.
+fn scaled(chance: u16, bound: usize) -> usize {
+    (usize::from(chance) * bound) >> 16
 }
 
 impl Action {
