@@ -93,6 +93,12 @@ fn status_of_an_earlier_run_elects_nobody() {
 }
 
 #[test]
+fn status_of_an_earlier_epoch_elects_nobody() {
+    let trace = include_str!("traces/status_of_an_earlier_epoch.txt");
+    check(trace, Rule::UncleanChecksEpoch, Invariant::I12);
+}
+
+#[test]
 fn a_trace_that_cannot_be_read_is_named_by_line() {
     let trace = "I1 breaks\nworld nodes 3 copies 3 minimum 2 warm 1 synced 1 clocks 0 0 0 0 0\n1. Dance";
     assert_eq!(replay(trace, &[]).expect_err("unreadable").line, 3);

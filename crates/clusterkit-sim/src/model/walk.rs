@@ -232,7 +232,7 @@ fn theme_chance(own: Focus, focus: Focus) -> u32 {
         Focus::Any | Focus::Mixed => 8,
         Focus::Losses if own == focus => 15,
         Focus::Reads if own == focus => 11,
-        Focus::Losses | Focus::Reads => 2,
+        Focus::Losses | Focus::Reads => 3,
     }
 }
 
