@@ -63,7 +63,6 @@ impl World {
             && self.is_replica(node, partition)
             && !self.leading[partition].has(node)
             && view.epoch == message.epoch
-            && view.leader == message.from
             && is_of_run
     }
 

@@ -24,10 +24,11 @@ impl Walk {
         // Where a rule of safety is missing, that a world does not heal either is no news.
         let is_safety = |rule: &Rule| matches!(rule.purpose(), Purpose::Safety(_));
         let heals = !without.iter().any(is_safety);
-        let focus = match without.first().map(|rule| rule.purpose()) {
+        let focus = match without.first().map(|rule| (rule, rule.purpose())) {
             None => Focus::Mixed,
-            Some(Purpose::Safety(Invariant::I10 | Invariant::I11)) => Focus::Reads,
-            Some(Purpose::Safety(Invariant::I12)) => Focus::Losses,
+            Some((Rule::NoProposalWhileWaiting, _)) => Focus::Proposals,
+            Some((_, Purpose::Safety(Invariant::I10 | Invariant::I11))) => Focus::Reads,
+            Some((_, Purpose::Safety(Invariant::I12))) => Focus::Losses,
             Some(_) => Focus::Any,
         };
         Self { walker: Walker::new(Without::of(without), heals, focus), seed, run: 0 }

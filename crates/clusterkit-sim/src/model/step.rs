@@ -1,6 +1,7 @@
 //! Steps: what can happen, and how it is carried out.
 
 use super::faults::End;
+use super::limits::{CLIENTS, SUPPORT};
 use super::message::{Kind, Message};
 use super::state::{NONE, Verdict, World};
 
@@ -34,6 +35,9 @@ actions! {
     CrashProcess 2, CrashPower 2, Start 60, Pause 2, Wake 20, Damage 10, FailSync 5, JumpWall 1,
     Pass 6,
 }
+
+/// How much time may pass in a step: round about a promise, since that is where clocks matter.
+const UNITS: [u32; 8] = [1, 2, 5, 10, SUPPORT - 2, SUPPORT - 1, SUPPORT, SUPPORT];
 
 impl Action {
     /// Whether only a model with a rule taken out takes it.
@@ -135,7 +139,7 @@ impl World {
     fn act(&mut self, step: &Step) -> bool {
         let (partition, node) = (usize::from(step.partition), usize::from(step.node));
         let (other, choice) = (usize::from(step.other), usize::from(step.choice));
-        let client = 1 + step.choice % super::limits::CLIENTS;
+        let client = 1 + step.choice % CLIENTS;
         match step.action {
             Action::Deliver | Action::Duplicate | Action::Lose => false,
             Action::Write => self.write(node, partition, client, true),
@@ -183,7 +187,7 @@ impl World {
             Action::Damage => self.damage(node, partition, step.choice),
             Action::FailSync => self.fail_sync(node, partition),
             Action::JumpWall => self.jump_wall(node, step.choice % 8),
-            Action::Pass => self.pass(1 + u32::from(step.choice) % super::limits::SUPPORT),
+            Action::Pass => self.pass(UNITS[usize::from(step.choice & 7)]),
         }
     }
 

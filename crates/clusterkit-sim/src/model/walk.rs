@@ -193,6 +193,8 @@ pub(crate) enum Focus {
     Any,
     /// Leases and barriers, where a few moments decide: all else happens seldom.
     Reads,
+    /// Changes of the in-sync set while leases are about.
+    Proposals,
     /// Disks that lose data, and unclean elections.
     Losses,
     /// Either, drawn for each run.
@@ -204,6 +206,7 @@ impl Focus {
     fn drawn(self, chance: u32) -> Self {
         match (self, chance) {
             (Self::Reads, 1..) | (Self::Mixed, 0..=1) => Self::Reads,
+            (Self::Proposals, 1..) | (Self::Mixed, 3) => Self::Proposals,
             (Self::Losses, 1..) | (Self::Mixed, 2) => Self::Losses,
             _ => Self::Any,
         }
@@ -211,28 +214,30 @@ impl Focus {
 }
 
 /// Actions that serve one theme, and the focus that needs it.
-const THEMES: &[(Focus, &[Action])] = &[
-    (Focus::Losses, &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController]),
-    (Focus::Losses, &[Action::ReportStatus, Action::ElectUnclean]),
-    (Focus::Any, &[Action::Compact, Action::Checkpoint]),
-    (Focus::Reads, &[Action::Ask, Action::Pass]),
-    (Focus::Reads, &[Action::StartBarrier]),
-    (Focus::Any, &[Action::Place, Action::Exclude, Action::Remove]),
-    (Focus::Reads, &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
-    (Focus::Reads, &[Action::StopLeading]),
-    (Focus::Any, &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
-    (Focus::Reads, &[Action::Shrink, Action::Expand, Action::Swap]),
-    (Focus::Reads, &[Action::CrashProcess]),
-    (Focus::Any, &[Action::Pause, Action::Lose]),
+const THEMES: &[(&[Focus], &[Action])] = &[
+    (&[Focus::Losses], &[Action::Damage, Action::FailSync, Action::CrashPower, Action::ChangeController]),
+    (&[Focus::Losses], &[Action::ReportStatus, Action::ElectUnclean]),
+    (&[], &[Action::Compact, Action::Checkpoint]),
+    (&[Focus::Reads, Focus::Proposals], &[Action::Ask, Action::Pass]),
+    (&[Focus::Reads], &[Action::StartBarrier]),
+    (&[Focus::Proposals], &[Action::Place, Action::Exclude, Action::Remove]),
+    (&[Focus::Reads], &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
+    (&[Focus::Reads], &[Action::StopLeading]),
+    (&[], &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
+    (&[Focus::Reads, Focus::Proposals], &[Action::Shrink, Action::Expand, Action::Swap]),
+    (&[Focus::Reads], &[Action::CrashProcess]),
+    (&[], &[Action::Pause, Action::Lose]),
 ];
 
-/// How often, of 16, a run of `focus` has a theme of `own`.
-fn theme_chance(own: Focus, focus: Focus) -> u32 {
+/// How often, of 16, a run of `focus` has a theme that `owners` need.
+fn theme_chance(owners: &[Focus], focus: Focus) -> u32 {
+    let is_own = owners.contains(&focus);
     match focus {
         Focus::Any | Focus::Mixed => 8,
-        Focus::Losses if own == focus => 15,
-        Focus::Reads if own == focus => 11,
+        Focus::Losses | Focus::Proposals if is_own => 15,
+        Focus::Reads if is_own => 11,
         Focus::Losses | Focus::Reads => 3,
+        Focus::Proposals => 1,
     }
 }
 
@@ -249,8 +254,8 @@ fn fill(table: &mut [u8; DRAWS], random: &mut Random, focus: Focus) {
         };
         weights[at] = u32::from(Action::WEIGHTS[at]) * times;
     }
-    for (own, theme) in THEMES {
-        if random.below(16) >= theme_chance(*own, focus) {
+    for (owners, theme) in THEMES {
+        if random.below(16) >= theme_chance(owners, focus) {
             theme.iter().for_each(|action| weights[*action as usize] = 0);
         }
     }
@@ -270,7 +275,7 @@ fn setting(random: &mut Random, without: Without) -> Setting {
     let minimum = if random.below(6) == 0 { 1 } else { 2 };
     let mut rates = [0_i8; NODES_MAX];
     for rate in &mut rates {
-        *rate = random.below(3) as i8 - 1;
+        *rate = [-1, -1, 0, 1, 1][random.below(5) as usize];
     }
     let (is_synced, is_warm) = (random.below(5) < 3, random.below(4) > 0);
     Setting { nodes, copies, minimum, is_warm, is_synced, without, rates }
