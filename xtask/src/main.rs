@@ -23,6 +23,9 @@ Usage: cargo xtask <COMMAND>
 Commands:
   test                  Run everything that CI checks, in order, until something fails
   tidy                  Check the rules of the house alone
+  model --steps N       Walk N steps at random through the model of the replication protocol
+  model --mutations     Take each rule of the protocol out in turn, and find what breaks
+                        (more options: cargo xtask model --help)
   public-api            Show how the public interfaces differ from their listings in docs/api
   public-api --bless    Accept the public interfaces as they are
   help                  Show this text
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["test"] => test(root),
         ["tidy"] => check_rules(root),
+        ["model", options @ ..] => model(root, options),
         ["public-api"] => compare_interfaces(root),
         ["public-api", "--bless"] => bless_interfaces(root),
         ["help" | "--help" | "-h"] => {
@@ -111,6 +115,12 @@ fn check_rules(root: &Path) -> Outcome {
         is_well &= violations.is_empty();
     }
     Ok(is_well)
+}
+
+/// Runs the model with optimisation: it takes millions of steps.
+fn model(root: &Path, options: &[&str]) -> Outcome {
+    let mut command = cargo_command(root, "run --release --quiet --package clusterkit-sim --bin model --");
+    Ok(command.args(options).status()?.success())
 }
 
 fn compare_interfaces(root: &Path) -> Outcome {

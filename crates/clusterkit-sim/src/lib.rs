@@ -1,0 +1,6 @@
+//! The proof of ClusterKit's replication protocol.
+//!
+//! [`model`] is the protocol itself as a state machine of a few kilobytes: small enough that millions of
+//! steps a second are taken and every invariant is checked after each of them.
+
+pub mod model;
