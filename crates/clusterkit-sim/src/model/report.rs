@@ -6,8 +6,11 @@ use super::step::Action;
 use super::trace::Trace;
 use super::walk::{Focus, Walker};
 
-/// A hunt goes on after its first find for as many runs again, up to this many finds, for a shorter trace.
+/// A hunt goes on after its first find, for a shorter trace, up to this many finds.
 const FINDS_MAX: u32 = 8;
+
+/// The most steps that a hunt goes on for; it never takes more than twice as many as until its first find.
+const STEPS_MORE_MAX: u64 = 3_000_000;
 
 /// A walk over many runs.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub fn hunt(rule: Rule, seed: u64, steps: u64) -> Option<Finding> {
     let rules: Vec<Rule> = [&[rule], rule.covered_by()].concat();
     let mut walk = Walk::new(seed, &rules);
     let mut finding = Finding { trace: walk.until(steps)?, steps: walk.steps() };
-    let bound = finding.steps * 2 + 10_000;
+    let bound = finding.steps + (finding.steps + 10_000).min(STEPS_MORE_MAX);
     for _ in 1..FINDS_MAX {
         let Some(trace) = walk.until(bound) else { break };
         if trace.len() < finding.trace.len() {
