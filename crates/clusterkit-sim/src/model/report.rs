@@ -29,7 +29,7 @@ impl Walk {
         let heals = !without.iter().any(is_safety);
         let focus = match without.first().map(|rule| (rule, rule.purpose())) {
             None => Focus::Mixed,
-            Some((Rule::NoProposalWhileWaiting, _)) => Focus::Proposals,
+            Some((Rule::NoProposalWhileWaiting | Rule::HandoffChecksVersion, _)) => Focus::Proposals,
             Some((_, Purpose::Safety(Invariant::I10 | Invariant::I11))) => Focus::Reads,
             Some((_, Purpose::Safety(Invariant::I12))) => Focus::Losses,
             Some(_) => Focus::Any,

@@ -193,7 +193,7 @@ pub(crate) enum Focus {
     Any,
     /// Leases and barriers, where a few moments decide: all else happens seldom.
     Reads,
-    /// Changes of the in-sync set while leases are about.
+    /// Changes of the configuration while leases are about.
     Proposals,
     /// Disks that lose data, and unclean elections.
     Losses,
@@ -221,7 +221,7 @@ const THEMES: &[(&[Focus], &[Action])] = &[
     (&[Focus::Reads, Focus::Proposals], &[Action::Ask, Action::Pass]),
     (&[Focus::Reads], &[Action::StartBarrier]),
     (&[Focus::Proposals], &[Action::Place, Action::Exclude, Action::Remove]),
-    (&[Focus::Reads], &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
+    (&[Focus::Reads, Focus::Proposals], &[Action::Aim, Action::HandOff, Action::GiveUpAim]),
     (&[Focus::Reads], &[Action::StopLeading]),
     (&[], &[Action::Retry, Action::ReplyQuorum, Action::ReplyAll, Action::JumpWall]),
     (&[Focus::Reads, Focus::Proposals], &[Action::Shrink, Action::Expand, Action::Swap]),
