@@ -90,9 +90,18 @@ impl NodePlan {
     }
 }
 
+/// The public port of the first node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstPort {
+    /// The one that clients try first, if nobody else has it.
+    Known,
+    /// Any: somebody else is after the known one.
+    Any,
+}
+
 /// Chooses free ports for `count` nodes. All of them are held until all are chosen, and then let
 /// go: who takes one in between makes its node fail, and the cluster is begun again.
-pub(super) fn plan(home: &Path, count: u32) -> Result<Vec<NodePlan>, DevError> {
+pub(super) fn plan(home: &Path, count: u32, first: FirstPort) -> Result<Vec<NodePlan>, DevError> {
     let mut held = Vec::new();
     let mut bind = |addr: &str| {
         let listener = TcpListener::bind(addr)?;
@@ -102,8 +111,8 @@ pub(super) fn plan(home: &Path, count: u32) -> Result<Vec<NodePlan>, DevError> {
     };
     let mut nodes = Vec::new();
     for number in 1..=count {
-        let first = if number == 1 { FIRST_PUBLIC } else { ANY_PORT };
-        let public_addr = bind(first).or_else(|_| bind(ANY_PORT)).map_err(DevError::NoPort)?;
+        let public = if number == 1 && first == FirstPort::Known { FIRST_PUBLIC } else { ANY_PORT };
+        let public_addr = bind(public).or_else(|_| bind(ANY_PORT)).map_err(DevError::NoPort)?;
         let node_addr = bind(ANY_PORT).map_err(DevError::NoPort)?;
         let id = node_id(number);
         nodes.push(NodePlan {
@@ -148,8 +157,14 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice() {
-        let nodes = plan(Path::new("home"), NODES_MAX).expect("ports");
+        let nodes = plan(Path::new("home"), NODES_MAX, FirstPort::Known).expect("ports");
         let addrs: BTreeSet<_> = nodes.iter().flat_map(|node| [&node.public_addr, &node.node_addr]).collect();
         assert_eq!(addrs.len(), 2 * NODES_MAX as usize);
+    }
+
+    #[test]
+    fn a_port_that_was_lost_is_not_tried_again() {
+        let nodes = plan(Path::new("home"), 1, FirstPort::Any).expect("ports");
+        assert_ne!(nodes[0].public_addr, FIRST_PUBLIC);
     }
 }

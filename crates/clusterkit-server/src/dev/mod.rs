@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::banner::Formed;
 use self::child::{NodeProcess, Shape};
-use self::layout::{Home, NodePlan, plan};
+use self::layout::{FirstPort, Home, NodePlan, plan};
 use crate::cli::Dev;
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ use crate::view::Topology;
 pub(crate) const NODES_MAX: u32 = 9;
 /// Nodes where nobody says how many.
 const NODES_DEFAULT: u32 = 3;
-/// How often a cluster is begun anew because somebody else took one of its ports.
+/// How often a cluster is begun because somebody else took one of its ports.
 const STARTS_MAX: u32 = 3;
 /// How long the nodes may take to form the cluster.
 const FORM_TIMEOUT: Duration = Duration::from_secs(60);
@@ -76,23 +76,32 @@ impl Signals {
 
 /// Starts the nodes and waits until they have formed the cluster; `None` after a signal.
 async fn start(options: &Dev, signals: &mut Signals) -> Result<Option<Cluster>, Failure> {
+    let open = || Home::open(options.data.as_deref());
+    let mut home = open()?;
+    // Counted before any node has made its directory, which a start that fails may leave behind.
+    let count = home.node_count(options.nodes)?;
     let mut starts = 1;
     loop {
-        match attempt(options, signals).await {
+        let first = if starts == 1 { FirstPort::Known } else { FirstPort::Any };
+        let plans = plan(home.path(), count, first)?;
+        match attempt(home, &plans, options.partitions, signals).await {
             Err(Failure::Dev(error)) if error.is_port_conflict() && starts < STARTS_MAX => starts += 1,
             outcome => return outcome,
         }
+        home = open()?;
     }
 }
 
-async fn attempt(options: &Dev, signals: &mut Signals) -> Result<Option<Cluster>, Failure> {
-    let home = Home::open(options.data.as_deref())?;
-    let count = home.node_count(options.nodes)?;
-    let plans = plan(home.path(), count)?;
+async fn attempt(
+    home: Home,
+    plans: &[NodePlan],
+    partitions: Option<u32>,
+    signals: &mut Signals,
+) -> Result<Option<Cluster>, Failure> {
     let begun = Instant::now();
-    let mut cluster = Cluster::spawn(home, &plans, options.partitions)?;
+    let mut cluster = Cluster::spawn(home, plans, partitions)?;
     let formed = tokio::select! {
-        formed = wait_until_formed(&plans, begun) => formed.map(Some),
+        formed = wait_until_formed(plans, begun) => formed.map(Some),
         (node, status) = cluster.next_death() => Err(cluster.stillborn(node, &status).into()),
         () = signals.next() => Ok(None),
     };
@@ -144,8 +153,7 @@ impl Cluster {
     }
 
     fn stillborn(&self, node: usize, status: &io::Result<ExitStatus>) -> DevError {
-        let kept = matches!(self.home, Home::Kept(_));
-        DevError::Stillborn { obituary: self.nodes[node].obituary(status), kept }
+        DevError::Stillborn { obituary: self.nodes[node].obituary(status) }
     }
 
     fn formed(&self, seen: &Seen) -> Formed<'_> {
@@ -287,12 +295,12 @@ pub(crate) enum DevError {
     Spawn(io::Error),
     /// A child ended before the cluster had formed.
     #[error("{obituary}")]
-    Stillborn { obituary: String, kept: bool },
+    Stillborn { obituary: String },
 }
 
 impl DevError {
-    /// Whether somebody took a port between its choice and its use; a new cluster takes others.
+    /// Whether somebody took a port between its choice and its use; the next start takes others.
     fn is_port_conflict(&self) -> bool {
-        matches!(self, Self::Stillborn { obituary, kept: false } if obituary.contains("cannot listen"))
+        matches!(self, Self::Stillborn { obituary } if obituary.contains("cannot listen"))
     }
 }

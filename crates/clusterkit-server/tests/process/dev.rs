@@ -110,6 +110,20 @@ fn kept_data_is_taken_up_again() {
     run(&["dev", args[0], args[1], "--nodes", "3"]).assert_refused(1, "holds 2 nodes, not 3");
 }
 
+/// All are after the same first port, and all but one lose it, some between its choice and its use.
+#[test]
+fn clusters_that_begin_at_once_share_the_ports() {
+    let home = tempfile::tempdir().expect("a directory");
+    let begun = ["a", "b", "c", "d"].map(|name| {
+        let data = home.path().join(name);
+        let command = clusterkit(&["dev", "--nodes", "1", "--data", &data.display().to_string()]);
+        Running::start(command, home.path(), &format!("dev-{name}"))
+    });
+    for mut dev in begun {
+        dev.wait_for(LAST_LINE);
+    }
+}
+
 #[test]
 fn a_directory_of_something_else_is_left_alone() {
     let home = tempfile::tempdir().expect("a directory");
