@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::uri::{Authority, Scheme};
+use axum::http::uri::{Authority, InvalidUri, Scheme};
 use axum::http::{HeaderValue, Method, Request, Response, Uri, header};
 use bytes::Bytes;
 use clusterkit_core::id::NodeId;
@@ -44,11 +44,24 @@ pub enum RequestError {
         /// Who was asked for.
         node: NodeId,
     },
-    /// The target is not the path of a request, or the node's address no part of one.
+    /// The topology has an address for the node that nothing can be sent to. Give the node another
+    /// `--public-addr`.
+    #[error("node {node} has the public address {addr:?}, which is none")]
+    Address {
+        /// Who was asked for.
+        node: NodeId,
+        /// What its record says.
+        addr: String,
+        /// What is wrong with it.
+        source: InvalidUri,
+    },
+    /// The target is not the path of a request.
     #[error("{target:?} is no path of a request; begin it with a slash")]
     Target {
         /// What was given.
         target: String,
+        /// What is wrong with it, where it is no URI at all.
+        source: Option<axum::http::Error>,
     },
     /// No connection could be made.
     #[error("node {node} cannot be reached at {addr}")]
@@ -92,7 +105,10 @@ impl RequestError {
     #[must_use]
     pub fn was_sent(&self) -> bool {
         match self {
-            Self::UnknownNode { .. } | Self::Target { .. } | Self::Unreachable { .. } => false,
+            Self::UnknownNode { .. }
+            | Self::Address { .. }
+            | Self::Target { .. }
+            | Self::Unreachable { .. } => false,
             Self::Lost { .. } | Self::TimedOut { .. } | Self::AnswerTooLarge { .. } => true,
         }
     }
@@ -171,7 +187,7 @@ impl HttpClient {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, RequestError> {
         let (mut head, body) = request.into_parts();
-        head.uri = absolute(addr, head.uri)?;
+        head.uri = absolute(node, addr, &head.uri)?;
         let request = Request::from_parts(head, Full::new(body));
         let answer = self.connections.request(request).await;
         let answer = answer.map_err(|error| {
@@ -217,18 +233,46 @@ impl fmt::Debug for HttpClient {
 }
 
 fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Bytes>, RequestError> {
-    let target = || RequestError::Target { target: path.to_owned() };
-    Request::builder().method(method).uri(path).body(body).map_err(|_| target())
+    let target = |source| RequestError::Target { target: path.to_owned(), source: Some(source) };
+    Request::builder().method(method).uri(path).body(body).map_err(target)
 }
 
 /// `path` on the node at `addr`.
-fn absolute(addr: &str, path: Uri) -> Result<Uri, RequestError> {
-    let wrong = |target: String| move || RequestError::Target { target };
+fn absolute(node: &NodeId, addr: &str, path: &Uri) -> Result<Uri, RequestError> {
+    let wrong = |source| RequestError::Target { target: path.to_string(), source };
     if path.authority().is_some() || path.path() == "*" {
-        return Err(wrong(path.to_string())());
+        return Err(wrong(None));
     }
-    let mut parts = path.into_parts();
+    let invalid = |source| RequestError::Address { node: node.clone(), addr: addr.to_owned(), source };
+    let mut parts = path.clone().into_parts();
     parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(addr.parse::<Authority>().map_err(|_| wrong(addr.to_owned())())?);
-    Uri::from_parts(parts).map_err(|_| wrong(addr.to_owned())())
+    parts.authority = Some(addr.parse::<Authority>().map_err(invalid)?);
+    Uri::from_parts(parts).map_err(|source| wrong(Some(source.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(addr: &str, target: &str) -> String {
+        let node = NodeId::new("node-1").expect("a name");
+        let uri = target.parse::<Uri>().expect("a URI");
+        absolute(&node, addr, &uri).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_malformed_address_of_a_node_is_not_told_as_a_wrong_path() {
+        assert!(refusal("no such:address", "/x").starts_with("node node-1 has the public address"));
+    }
+
+    #[test]
+    fn a_target_with_an_authority_is_no_path() {
+        assert!(refusal("127.0.0.1:80", "http://elsewhere/x").contains("is no path of a request"));
+    }
+
+    #[test]
+    fn what_was_not_sent_says_so_and_why() {
+        let wrong = request(Method::GET, "a b", Bytes::new()).expect_err("no URI");
+        assert!(!wrong.was_sent() && wrong.source().is_some());
+    }
 }
