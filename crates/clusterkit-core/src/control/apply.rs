@@ -61,12 +61,13 @@ impl ControlState {
     /// Rule R2: a leader never continues its epoch after a restart.
     fn forget_leadership(&mut self, node: &NodeId) {
         self.change_partitions_of(node, |record, node| {
-            if record.leader.as_ref() != Some(node) && record.transfer.as_ref() != Some(node) {
-                return false;
+            let leads = record.leader.as_ref() == Some(node);
+            let follows_next = record.transfer.as_ref() == Some(node);
+            if leads {
+                record.end_epoch(None);
             }
-            record.leader = record.leader.take().filter(|leader| leader != node);
-            record.transfer = None;
-            true
+            record.transfer = record.transfer.take().filter(|_| !follows_next);
+            leads || follows_next
         });
     }
 
@@ -123,8 +124,7 @@ impl ControlState {
         self.change_partitions_of(node, |record, node| {
             let mut changed = false;
             if record.leader.as_ref() == Some(node) {
-                record.leader = None;
-                record.transfer = None;
+                record.end_epoch(None);
                 changed = true;
             }
             if record.transfer.as_ref() == Some(node) {
@@ -293,7 +293,9 @@ impl ControlState {
         if !record.is_electable(&target) || !self.topology.is_live(&target) {
             return Err(Rejected::NotElectable { partition, node: target });
         }
-        install_leader(self.partition_mut(partition), &target, Origin::Handover);
+        let record = self.partition_mut(partition);
+        record.end_epoch(None);
+        install_leader(record, &target, Origin::Handover);
         Ok(Applied::Changed)
     }
 }
@@ -313,8 +315,7 @@ impl ControlState {
             return Err(Rejected::OtherState { partition });
         }
         let record = self.partition_mut(partition);
-        record.leader = None;
-        record.transfer = None;
+        record.end_epoch(Some(node.clone()));
         record.version = record.version.next();
         Ok(Applied::Changed)
     }
@@ -540,8 +541,10 @@ impl ControlState {
         // left holds everything, so the minimum follows it down.
         let in_sync = u32::try_from(record.in_sync.len()).unwrap_or(u32::MAX);
         record.min_in_sync = record.min_in_sync.min(in_sync).max(1);
-        record.leader = record.leader.take().filter(|leader| leader != node);
-        record.transfer = record.transfer.take().filter(|target| target != node && record.leader.is_some());
+        if record.leader.as_ref() == Some(node) {
+            record.end_epoch(None);
+        }
+        record.transfer = record.transfer.take().filter(|target| target != node);
         let touches = |movement: &Move| movement.target == *node || movement.source.as_ref() == Some(node);
         record.movement = record.movement.take().filter(|movement| !touches(movement));
         record.version = record.version.next();

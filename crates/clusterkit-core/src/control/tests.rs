@@ -18,6 +18,7 @@ mod check;
 mod entry;
 mod form;
 mod hooks;
+mod rules;
 
 /// The state, and the facts that nodes would report.
 struct World {

@@ -69,6 +69,7 @@ impl World {
             in_sync: nodes.iter().map(|name| node(name)).collect(),
             tainted: BTreeSet::new(),
             min_in_sync: 1,
+            yielded_by: None,
             transfer: None,
             movement: None,
             unclean: None,
