@@ -175,7 +175,8 @@ impl Replica {
             return false;
         }
         let op = self.log.reset(header.end, header.epochs.clone(), header.time_last);
-        (self.commit, self.applied, self.applying) = (header.end, header.end, None);
+        (self.commit, self.applied) = (header.end, header.end);
+        (self.applying, self.is_fetching) = (None, false);
         self.set_phase(Phase::Installing(op));
         let change = LogChange::Install(header.clone());
         self.actions.push_back(Action::Log { replica: self.key, op, change });
@@ -198,6 +199,9 @@ impl Replica {
 
     /// Rule D2: something that must be here is not.
     pub(super) fn become_damaged(&mut self) {
+        if matches!(self.role, Role::Leader(_)) {
+            self.wish_resign(self.record.version);
+        }
         self.depose();
         self.role = Role::Idle;
         self.damaged = true;

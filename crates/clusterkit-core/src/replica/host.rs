@@ -170,14 +170,14 @@ impl Replicas {
         }
         let before = core::mem::replace(&mut self.topology, topology.clone());
         let is_first = before.cluster.is_none();
-        if is_first {
-            self.support.begin(topology);
-        }
         for (index, record) in topology.partitions.iter().enumerate() {
             let known = before.partitions.get(index);
             if is_first || known.is_none_or(|known| known.version != record.version) {
                 self.adopt(now, wall_ms, record.id, is_first);
             }
+        }
+        if before.nodes != topology.nodes {
+            self.advance_leaders(now, wall_ms);
         }
         self.retire_strangers(now);
         self.support.handle_applied(topology.version);
@@ -488,6 +488,15 @@ impl Replicas {
             self.replicas.insert(partition, replica);
         }
         self.with(now, wall_ms, partition, |replica, cx| replica.adopt(cx, record, is_first || is_new));
+    }
+
+    /// Nodes came, went or were declared dead: leaders may have to change their in-sync sets.
+    fn advance_leaders(&mut self, now: Instant, wall_ms: u64) {
+        let leads = |(_, replica): &(&PartitionId, &Replica)| matches!(replica.role, Role::Leader(_));
+        let led: Vec<_> = self.replicas.iter().filter(leads).map(|(partition, _)| *partition).collect();
+        for partition in led {
+            self.with(now, wall_ms, partition, Replica::advance);
+        }
     }
 
     /// A replica is placed here no more.

@@ -42,14 +42,6 @@ impl Support {
         Self { given: BTreeMap::new(), given_before, held: BTreeMap::new(), ahead: BTreeMap::new() }
     }
 
-    /// The first topology: whatever an earlier run promised, it promised to no later runs than these.
-    pub(super) fn begin(&mut self, topology: &Topology) {
-        for node in topology.nodes.values() {
-            let promise = Promise { until: self.given_before, incarnation: node.incarnation };
-            self.given.insert(node.id.clone(), promise);
-        }
-    }
-
     /// Promises support to a run of `node`, unless a later one has asked.
     pub(super) fn promise(
         &mut self,
@@ -114,7 +106,7 @@ impl Support {
     /// Until when this node, elected leader of `record`, has to keep still.
     ///
     /// It owes nothing if the leader before handed over, since that one gave its lease up; nothing to a leader
-    /// that said itself that it stopped; and nothing to a run that is over.
+    /// that said itself that it stopped; and nothing to a run that is over. A node that was removed may still run.
     pub(super) fn owed(
         &self,
         config: &Config,
@@ -127,14 +119,14 @@ impl Support {
         }
         let yielded = record.yielded_by.as_ref();
         let owed = |(node, promise): (&NodeId, &Promise)| {
-            let is_over = topology.node(node).is_none_or(|known| known.incarnation > promise.incarnation);
+            let is_over = topology.node(node).is_some_and(|known| known.incarnation > promise.incarnation);
             let is_exempt = *node == *me || yielded == Some(node) || is_over;
             (!is_exempt).then_some(promise.until)
         };
         let predecessor_only = config.mistakes.has(Mistake::WaitForPredecessorOnly);
         let last = record.history.iter().rev().nth(1).map(|epoch| &epoch.leader);
         let given = self.given.iter().filter(|(node, _)| !predecessor_only || last == Some(node));
-        given.filter_map(owed).max().unwrap_or_default()
+        given.filter_map(owed).fold(self.given_before, Instant::max)
     }
 }
 

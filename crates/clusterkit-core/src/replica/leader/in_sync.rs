@@ -100,7 +100,7 @@ impl Replica {
         let is_ready = |(node, progress): &(&NodeId, &Progress)| {
             let is_of_run =
                 cx.topology.node(node).is_some_and(|known| known.incarnation == progress.incarnation);
-            is_wanted(node) && is_of_run && progress.is_caught_up() && progress.has_proved_itself(cx)
+            is_wanted(node) && is_of_run && progress.has_proved_itself(cx) && !progress.lags(cx)
         };
         let ready = leader.followers.iter().filter(is_ready);
         ready.map(|(node, progress)| (node.clone(), progress.incarnation)).collect()

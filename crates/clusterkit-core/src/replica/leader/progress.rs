@@ -163,8 +163,10 @@ impl Progress {
         }
         if is_news {
             self.silences = 0;
-            let owes = self.sent > self.matched || self.commit_told > self.commit_known;
-            self.waiting_since = owes.then_some(cx.now);
+            self.waiting_since = Some(cx.now);
+        }
+        if self.sent == self.matched && self.commit_told <= self.commit_known {
+            self.waiting_since = None;
         }
     }
 
@@ -186,12 +188,11 @@ impl Progress {
 
     /// Whether it has made no progress for too long (rule S1).
     pub(super) fn lags(&self, cx: &Context<'_>) -> bool {
-        let is_behind = !self.is_attached || self.matched < self.lag_target;
-        is_behind && cx.now.since(self.lag_since) >= cx.config.lag_max
+        self.is_behind() && cx.now.since(self.lag_since) >= cx.config.lag_max
     }
 
-    pub(super) fn is_caught_up(&self) -> bool {
-        self.caught_up_since.is_some()
+    fn is_behind(&self) -> bool {
+        !self.is_attached || self.matched < self.lag_target
     }
 
     /// Whether it has kept up for long enough to be taken in (rule S6).
@@ -263,7 +264,7 @@ impl Progress {
 
     pub(super) fn timeouts(&self, cx: &Context<'_>) -> impl Iterator<Item = Instant> {
         let resend = self.waiting_since.map(|since| since + self.patience(cx));
-        let lag = Some(self.lag_since + cx.config.lag_max);
+        let lag = self.is_behind().then(|| self.lag_since + cx.config.lag_max);
         let proved = self.caught_up_since.map(|since| since + self.probation(cx));
         [resend, lag, proved].into_iter().flatten()
     }
