@@ -306,6 +306,11 @@ pub enum Fact {
         /// What the hook said.
         reason: String,
     },
+    /// What the replica holds is damaged, and set aside: it is to begin anew (rule D2).
+    Damaged {
+        /// Which placement.
+        uid: ReplicaUid,
+    },
     /// The stage is past its deadline and goes on.
     Overran {
         /// Which stage.
@@ -319,6 +324,13 @@ pub enum Fact {
         epoch: Epoch,
         /// The record that asks for the handover.
         version: PartitionVersion,
+    },
+    /// The leader has writes that it cannot commit, and none of them got on for a while, or a majority of
+    /// the in-sync set cannot reach it: another is to lead, if one can (rule F6). It leads until then, and
+    /// counts for a second: say it again while it is so.
+    Stalled {
+        /// Its epoch.
+        epoch: Epoch,
     },
 }
 
