@@ -363,7 +363,9 @@ pub struct Position {
     pub last_epoch: Epoch,
     /// How far its log reaches, or whatever grows with each write.
     pub log_end: u64,
-    /// It found that something is missing or wrong: it should not lead.
+    /// It found that something is missing or wrong: it does not lead, and is no longer taken for whole,
+    /// until it has caught up once more. Where every in-sync replica says so, the one with the most leads
+    /// all the same, under an epoch that is marked as unclean.
     pub damaged: bool,
 }
 

@@ -331,3 +331,51 @@ fn f6b_who_stopped_leads_again_only_where_nobody_else_can() {
     let commands = reconcile(&without_other, &facts, Limits::default());
     assert!(matches!(&commands[..], [Command::Elect { leader: elected, .. }] if *elected == leader));
 }
+
+#[test]
+fn f2_a_status_counts_for_the_placement_that_was_asked() {
+    let mut world = leaderless();
+    let (mut controller, version) = asking(&world);
+    let incarnation = world.incarnation(2);
+    world.apply(&Command::RenewReplica { partition: P, version, node: node(2), incarnation }).unwrap();
+    assert!(!world.record(0).in_sync.contains(&node(2)));
+    let (version, leaving) = (world.record(0).version, world.incarnation(3));
+    controller.handle_state(Instant::ORIGIN, world.state.clone());
+    drop(asked(&mut controller));
+    let renewed = Command::RenewReplica { partition: P, version, node: node(3), incarnation: leaving };
+    world.apply(&renewed).unwrap();
+    assert_eq!(world.record(0).tainted, BTreeSet::from([node(3)]));
+    let version = world.record(0).version;
+    world.apply(&Command::Taint { partition: P, version, node: node(1), incarnation }).unwrap();
+    // All are tainted, and asked. Then one of them begins anew once more: what it had is gone.
+    controller.handle_state(Instant::ORIGIN, world.state.clone());
+    assert_eq!(asked(&mut controller).len(), 2);
+    let before = world.record(0).version;
+    let again = Command::RenewReplica { partition: P, version: before, node: node(3), incarnation: leaving };
+    world.apply(&again).unwrap();
+    controller.handle_state(Instant::ORIGIN, world.state.clone());
+    assert_eq!(asked(&mut controller).len(), 2, "both are asked anew");
+    say(&mut controller, (3, leaving), before, Some(position(9, 9)));
+    say(&mut controller, (1, world.incarnation(1)), before, Some(position(1, 1)));
+    assert_eq!(proposed(&mut controller), []);
+}
+
+#[test]
+fn d2_a_running_node_says_which_of_its_replicas_is_damaged() {
+    let mut world = World::formed(3, 1, 3);
+    let leader: u64 = world.record(0).leader.as_ref().unwrap().as_str()[1..].parse().unwrap();
+    let uid = world.record(0).replica(&node(leader)).unwrap().uid;
+    let mut controller = controller(&world);
+    drop(actions(&mut controller));
+    let damaged = report(&world, leader, Fact::Damaged { uid });
+    controller.handle_report(Instant::ORIGIN, damaged.clone());
+    apply_all(&mut world, &mut controller, Instant::ORIGIN);
+    let record = world.record(0).clone();
+    assert!(record.replica(&node(leader)).unwrap().uid > uid);
+    assert!(!record.in_sync.contains(&node(leader)));
+    assert!(record.leader.as_ref().is_some_and(|now| *now != node(leader)), "another leads at once");
+    // It says so until it knows that it was heard: that is not said of the new one.
+    controller.handle_report(Instant::ORIGIN, damaged);
+    apply_all(&mut world, &mut controller, Instant::ORIGIN);
+    assert_eq!(*world.record(0), record);
+}

@@ -464,3 +464,18 @@ fn m5_the_source_of_a_move_does_not_raise_the_minimum() {
     assert_eq!(world.apply(&finish), Ok(Applied::Changed));
     assert_eq!(world.record(0).in_sync, BTreeSet::from([node(2)]));
 }
+
+#[test]
+fn m4_a_handover_to_a_replica_that_is_not_whole_any_more_is_called_off() {
+    type Doubt = fn(PartitionVersion, NodeId) -> Command;
+    let check = |doubt: Doubt| {
+        let (mut world, leader, others) = partition(3);
+        begin_transfer(&mut world, &others[0]);
+        let command = doubt(world.record(0).version, others[0].clone());
+        assert_eq!(world.apply(&command), Ok(Applied::Changed));
+        let record = world.record(0);
+        assert_eq!((&record.transfer, &record.leader), (&None, &Some(leader)), "{command:?}");
+    };
+    check(|version, node| Command::Taint { partition: P, version, node, incarnation: Incarnation(1) });
+    check(|version, node| Command::RenewReplica { partition: P, version, node, incarnation: Incarnation(1) });
+}
