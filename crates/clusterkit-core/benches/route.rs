@@ -37,6 +37,7 @@ fn partition(number: u32) -> Partition {
         in_sync: nodes.iter().cloned().collect(),
         tainted: BTreeSet::new(),
         min_in_sync: 2,
+        yielded_by: None,
         transfer: None,
         movement: None,
         unclean: None,

@@ -13,6 +13,7 @@
 //! | [`member`] | which nodes are alive, suspect or dead |
 //! | [`forming`] | which nodes become a cluster |
 //! | [`handoff`] | which hook of which partition is called next on a node |
+//! | [`replica`] | what a node does with the copies of partitions that it holds |
 
 #![no_std]
 #![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
@@ -27,5 +28,6 @@ pub mod id;
 pub mod limits;
 pub mod member;
 pub mod placement;
+pub mod replica;
 pub mod time;
 pub mod topology;

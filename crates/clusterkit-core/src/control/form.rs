@@ -123,6 +123,7 @@ impl ControlState {
                 .collect(),
             tainted: BTreeSet::new(),
             min_in_sync: majority(copies.max(1)),
+            yielded_by: None,
             transfer: None,
             movement: None,
             unclean: None,

@@ -69,6 +69,7 @@ impl World {
             in_sync: nodes.iter().map(|name| node(name)).collect(),
             tainted: BTreeSet::new(),
             min_in_sync: 1,
+            yielded_by: None,
             transfer: None,
             movement: None,
             unclean: None,
@@ -225,6 +226,8 @@ fn shown_fact(fact: &Fact) -> String {
         Fact::Overran { stage } => format!("overran {stage}"),
         Fact::OnTime => "on time".to_string(),
         Fact::Sealed { epoch, version } => format!("sealed e{epoch} v{version}"),
+        Fact::Damaged { uid } => format!("damaged u{}", uid.0),
+        Fact::Stalled { epoch } => format!("stalled e{epoch}"),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 /// - `leader`, when set, is in `in_sync` and not in `tainted`;
 /// - once placed, `in_sync` never has fewer than `min_in_sync` members, and `min_in_sync >= 1`;
 /// - `epoch` and `version` only grow, and `epoch` grows with every change to another leader;
-/// - `version` is at least 1, `epoch` is while there is a leader, and `unclean` is no later epoch;
+/// - `version` is at least 1, `epoch` is once somebody leads or led, and `unclean` is no later epoch;
 /// - `transfer`, when set, is another replica than the leader, and there is a leader;
 /// - `movement`, when set, is between nodes in `replicas`;
 /// - no two replicas have the same node or the same uid.
@@ -41,6 +41,10 @@ pub struct Partition {
     pub tainted: BTreeSet<NodeId>,
     /// Below this many in-sync replicas nothing is committed.
     pub min_in_sync: u32,
+    /// The leader that said itself that it stopped, when the current leader, or the coming one, follows
+    /// right after it; `None` after any other end of an epoch. Whoever stopped gave its lease up before it
+    /// said so, so that what was promised to it binds nobody who leads next (protocol rule L3).
+    pub yielded_by: Option<NodeId>,
     /// The replica that the leader shall hand over to, while it does.
     pub transfer: Option<NodeId>,
     /// The move of a replica that is under way.
@@ -69,6 +73,14 @@ pub struct EpochRecord {
 }
 
 impl Partition {
+    /// The leader's epoch ends, and with it whatever it was asked for. It was `yielded_by` the leader, or
+    /// taken from it.
+    pub(crate) fn end_epoch(&mut self, yielded_by: Option<NodeId>) {
+        self.leader = None;
+        self.transfer = None;
+        self.yielded_by = yielded_by;
+    }
+
     /// Notes the epoch that has just begun.
     pub(crate) fn note_epoch(&mut self) {
         let Some(leader) = self.leader.clone() else { return };
@@ -123,7 +135,8 @@ impl Partition {
             self.leader.as_ref().is_none_or(|leader| self.is_electable(leader)),
             InvalidPartition::Leader,
         )?;
-        ensure(self.leader.is_none() || self.epoch > Epoch(0), InvalidPartition::Epoch)?;
+        let was_led = self.leader.is_some() || self.yielded_by.is_some();
+        ensure(!was_led || self.epoch > Epoch(0), InvalidPartition::Epoch)?;
         ensure(self.unclean.is_none_or(|unclean| unclean <= self.epoch), InvalidPartition::Unclean)?;
         ensure(self.version > PartitionVersion(0), InvalidPartition::Version)?;
         let in_sync_enough = self.min_in_sync >= 1 && self.in_sync.len() >= self.min_in_sync as usize;
@@ -151,8 +164,8 @@ impl Partition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPartition {
-    /// There is a leader, in no epoch.
-    #[error("it is led in no epoch")]
+    /// There is a leader, or was one, in no epoch.
+    #[error("it is or was led in no epoch")]
     Epoch,
     /// A node is in sync that holds no replica.
     #[error("in-sync is not a subset of its replicas")]

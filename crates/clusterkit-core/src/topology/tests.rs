@@ -44,6 +44,7 @@ fn partition(number: u32, nodes: &[u64]) -> Arc<Partition> {
             .collect(),
         tainted: BTreeSet::new(),
         min_in_sync: 1,
+        yielded_by: None,
         transfer: None,
         movement: None,
         unclean: None,

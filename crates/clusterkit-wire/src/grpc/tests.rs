@@ -54,6 +54,7 @@ fn partition(number: u32, nodes: &[&str]) -> Partition {
         in_sync: nodes.iter().map(|name| id(name)).collect(),
         tainted: BTreeSet::new(),
         min_in_sync: 1,
+        yielded_by: None,
         transfer: None,
         movement: None,
         unclean: None,

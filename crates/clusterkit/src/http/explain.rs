@@ -216,6 +216,7 @@ mod tests {
             in_sync: in_sync.iter().map(|name| id(name)).collect(),
             tainted: BTreeSet::new(),
             min_in_sync: 2,
+            yielded_by: None,
             transfer: None,
             movement: None,
             unclean: None,
