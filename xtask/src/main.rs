@@ -25,6 +25,7 @@ Commands:
   tidy                  Check the rules of the house alone
   model --steps N       Walk N steps at random through the model of the replication protocol
   model --mutations     Take each rule of the protocol out in turn, and find what breaks
+  model --exhaustive    Try every order of a few events of the model
                         (more options: cargo xtask model --help)
   public-api            Show how the public interfaces differ from their listings in docs/api
   public-api --bless    Accept the public interfaces as they are

@@ -1,7 +1,9 @@
 //! The model in short: nothing breaks in a short walk, what is easily found is found, and what was found once
 //! stays found.
 
-use clusterkit_sim::model::{Invariant, Purpose, Rule, Walk, hunt, replay};
+use std::time::Duration;
+
+use clusterkit_sim::model::{Bounds, Invariant, Purpose, Rule, Walk, exhaust, hunt, replay};
 
 /// Steps of the short walk, a few seconds without optimisation.
 const STEPS: u64 = 400_000;
@@ -39,6 +41,23 @@ fn a_short_walk_breaks_nothing() {
     let trace = walk.until(STEPS);
     assert!(trace.is_none(), "{}", trace.expect("a trace"));
     assert!(walk.healings() > 0);
+}
+
+/// Far above what a search here takes.
+const SEARCH_TIME: Duration = Duration::from_mins(10);
+
+#[test]
+fn every_order_of_a_few_events_breaks_nothing() {
+    let exhaustion = exhaust(Bounds::SETS[0].1, &[], 2, SEARCH_TIME);
+    assert!(exhaustion.is_complete, "{exhaustion}\n{:?}", exhaustion.broken);
+    assert!(exhaustion.states > 10_000, "{exhaustion}");
+}
+
+#[test]
+fn a_search_misses_a_rule_that_is_taken_out() {
+    let (_, bounds) = Bounds::SETS[2];
+    let exhaustion = exhaust(bounds, &[Rule::AppendChecksStart], 2, SEARCH_TIME);
+    assert!(exhaustion.broken.is_some(), "{exhaustion}");
 }
 
 #[test]

@@ -1,21 +1,26 @@
 //! Runs the model of the replication protocol from the command line.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use clusterkit_sim::model::{Purpose, Rule, Walk, hunt};
+use clusterkit_sim::model::{Bounds, Purpose, Rule, Walk, exhaust, hunt};
 
 const USAGE: &str = "\
 Walks through the model of the replication protocol.
 
 Usage: model --steps <N> [--seed <S>] [--without <RULE>]...
        model --mutations [--steps <N>] [--seed <S>] [--without <RULE>]... [--traces]
+       model --exhaustive [--minutes <N>] [--without <RULE>]... [--<BOUND> <N>]...
 
   --steps      Steps to take in all; with --mutations, at most so many without each rule
   --seed       The seed of the walk, 1 if it is not given
   --without    A rule to take out; with --mutations, only these are taken out, one after the other
   --mutations  Take every rule out in turn, and find what breaks
   --traces     Show the trace of every find
+  --exhaustive Try every order of a few events; without bounds some searches that end within minutes, each of
+               which may take so many minutes (10)
+  --<BOUND>    How often each may happen: --nodes (2 or 3), --writes, --crashes, --fences, --elections,
+               --proposals, --reads, --duplicates, --streams; --depth bounds the steps of a path
 ";
 
 /// How often a walk says how far it is.
@@ -27,8 +32,17 @@ const MUTATION_STEPS: u64 = 400_000_000;
 /// The most steps without a rule from which nothing is expected.
 const CONVENIENCE_STEPS: u64 = 20_000_000;
 
+/// How long a search may take, if the command line does not say.
+const MINUTES: u64 = 10;
+
+/// Threads of a search.
+const THREADS: usize = 2;
+
 struct Options {
+    is_exhaustive: bool,
     is_mutations: bool,
+    bounds: Option<Bounds>,
+    minutes: u64,
     shows_traces: bool,
     steps: Option<u64>,
     seed: u64,
@@ -44,6 +58,9 @@ fn main() -> ExitCode {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
+    if options.is_exhaustive {
+        return if exhaustive(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let is_well = match (options.is_mutations, options.steps) {
         (true, _) => mutations(&options),
         (false, Some(steps)) => walk(&options, steps),
@@ -56,19 +73,71 @@ fn main() -> ExitCode {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options =
-        Options { is_mutations: false, shows_traces: false, steps: None, seed: 1, without: Vec::new() };
+    let mut options = Options {
+        is_exhaustive: false,
+        is_mutations: false,
+        bounds: None,
+        minutes: MINUTES,
+        shows_traces: false,
+        steps: None,
+        seed: 1,
+        without: Vec::new(),
+    };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--exhaustive" => options.is_exhaustive = true,
+            "--minutes" => options.minutes = number(&arguments.next()?)?,
             "--mutations" => options.is_mutations = true,
             "--traces" => options.shows_traces = true,
             "--steps" => options.steps = Some(number(&arguments.next()?)?),
             "--seed" => options.seed = number(&arguments.next()?)?,
             "--without" => options.without.push(rule(&arguments.next()?)?),
-            _ => return None,
+            bound => {
+                let bounds = options.bounds.get_or_insert_default();
+                set_bound(bounds, bound, number(&arguments.next()?)?)?;
+            }
         }
     }
     Some(options)
+}
+
+fn set_bound(bounds: &mut Bounds, name: &str, value: u64) -> Option<()> {
+    let small = u8::try_from(value).ok()?;
+    match name {
+        "--nodes" if (2..=3).contains(&small) => bounds.nodes = usize::from(small),
+        "--writes" => bounds.writes = small,
+        "--crashes" => bounds.crashes = small,
+        "--fences" => bounds.fences = small,
+        "--elections" => bounds.elections = small,
+        "--proposals" => bounds.proposals = small,
+        "--reads" => bounds.reads = small,
+        "--duplicates" => bounds.duplicates = small,
+        "--streams" => bounds.streams = small,
+        "--depth" => bounds.depth = usize::from(small),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn exhaustive(options: &Options) -> bool {
+    match options.bounds {
+        Some(bounds) => search("as asked", bounds, options),
+        None => Bounds::SETS
+            .iter()
+            .fold(true, |is_well, (about, bounds)| search(about, *bounds, options) && is_well),
+    }
+}
+
+/// Whether nothing breaks, and everything was seen that a bound does not leave out.
+fn search(about: &str, bounds: Bounds, options: &Options) -> bool {
+    let start = Instant::now();
+    let time = Duration::from_secs(60 * options.minutes);
+    let exhaustion = exhaust(bounds, &options.without, THREADS, time);
+    println!("{about}: {exhaustion}, {:.0} s", start.elapsed().as_secs_f64());
+    if let Some(broken) = &exhaustion.broken {
+        println!("an invariant breaks:\n{broken}");
+    }
+    exhaustion.is_complete || exhaustion.broken.is_none() && (bounds.depth > 0 || options.bounds.is_some())
 }
 
 fn number(text: &str) -> Option<u64> {

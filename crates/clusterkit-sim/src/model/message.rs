@@ -3,7 +3,7 @@
 use super::limits::MESSAGES_MAX;
 
 /// What a message is. What `x`, `y`, `z`, `w` and `record` of a [`Message`] stand for is said at each kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
     /// T1, follower to leader: `x` the end of its log, `y` its last epoch.
@@ -63,7 +63,7 @@ impl Kind {
 }
 
 /// One message. `uid` and `inc` are those of the follower's replica and run, or of the run that speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
     pub(crate) partition: u8,
@@ -123,6 +123,10 @@ impl Bag {
             self.held[usize::from(self.victim)] = message;
             self.victim = (self.victim + 1) % MESSAGES_MAX as u8;
         }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        usize::from(self.count) == MESSAGES_MAX
     }
 
     pub(crate) fn remove(&mut self, at: usize) {

@@ -11,6 +11,7 @@
 
 mod checks;
 mod control;
+mod exhaust;
 mod faults;
 mod follower;
 mod heal;
@@ -29,6 +30,7 @@ mod trace;
 mod transcript;
 mod walk;
 
+pub use exhaust::{Bounds, Exhaustion, exhaust};
 pub use report::{Finding, Walk, hunt};
 pub use rules::{Invariant, Purpose, Rule};
 pub use trace::Trace;

@@ -9,7 +9,7 @@ use super::limits::RECORDS_MAX;
 pub(crate) const ROOT: u16 = 0;
 
 /// One record, and with it the log that ends in it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub(crate) struct Record {
     pub(crate) parent: u16,
     /// The length of the log that ends here.
@@ -43,6 +43,11 @@ impl Records {
 
     pub(crate) fn is_full(&self) -> bool {
         usize::from(self.count) == RECORDS_MAX
+    }
+
+    /// All of them, in the order in which they were made.
+    pub(crate) fn all(&self) -> &[Record] {
+        &self.made[..usize::from(self.count)]
     }
 
     pub(crate) fn at(&self, id: u16) -> &Record {

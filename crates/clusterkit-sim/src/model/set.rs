@@ -1,7 +1,7 @@
 //! A set of nodes.
 
 /// A set of nodes, as bits.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub(crate) struct Set(pub(crate) u8);
 
 impl Set {

@@ -10,7 +10,7 @@ use super::set::Set;
 pub(crate) const NONE: u8 = u8::MAX;
 
 /// How an epoch began, which decides whom a new leader owes a wait (L3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub(crate) enum Cause {
     #[default]
     Election,
@@ -20,7 +20,7 @@ pub(crate) enum Cause {
 }
 
 /// The control plane's record of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Configuration {
     pub(crate) version: u8,
     pub(crate) epoch: u8,
@@ -46,7 +46,7 @@ impl Configuration {
 }
 
 /// One version of the control plane's state, as nodes adopt it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Topology {
     pub(crate) partitions: [Configuration; PARTITIONS],
     pub(crate) inc: [u8; NODES_MAX],
@@ -54,7 +54,7 @@ pub(crate) struct Topology {
 }
 
 /// A node: what it holds in memory, and whether it runs at all.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct Node {
     pub(crate) is_up: bool,
     pub(crate) is_paused: bool,
@@ -78,7 +78,7 @@ pub(crate) struct Node {
 }
 
 /// A copy of a partition on a node's disk, with what its run remembers of it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub(crate) struct Replica {
     /// Whose copy it is, 0 if there is none.
     pub(crate) uid: u8,
@@ -99,7 +99,7 @@ pub(crate) struct Replica {
 }
 
 /// A proposal that was sent; `version` 0 stands for none.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub(crate) struct Proposal {
     pub(crate) version: u8,
     pub(crate) in_sync: Set,
@@ -107,7 +107,7 @@ pub(crate) struct Proposal {
 }
 
 /// Why a leader keeps still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub(crate) enum Silence {
     #[default]
     None,
@@ -116,7 +116,7 @@ pub(crate) enum Silence {
 }
 
 /// What a leader knows as long as it leads.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub(crate) struct Leader {
     pub(crate) epoch_start: u8,
     pub(crate) attached: Set,
@@ -134,7 +134,7 @@ pub(crate) struct Leader {
 }
 
 /// A barrier read under way.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub(crate) struct Barrier {
     pub(crate) round: u8,
     pub(crate) is_open: bool,
@@ -145,7 +145,7 @@ pub(crate) struct Barrier {
 }
 
 /// What replicas said of their logs before an unclean election; lost with the controller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub(crate) struct Status {
     pub(crate) epoch: u8,
     pub(crate) inc: u8,

@@ -157,7 +157,7 @@ fn scaled(chance: u16, bound: usize) -> usize {
 }
 
 impl Action {
-    fn is_of_leader(self) -> bool {
+    pub(crate) fn is_of_leader(self) -> bool {
         (Self::Write as u8..=Self::StartBarrier as u8).contains(&(self as u8))
             && !matches!(self, Self::Sync | Self::Compact | Self::DeleteEarly)
     }
