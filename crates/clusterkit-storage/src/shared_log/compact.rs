@@ -75,6 +75,11 @@ impl SharedLog {
     }
 
     fn sparsest(&self) -> Option<SegmentId> {
+        // What is crippled keeps others from being freed.
+        let crippled = self.crippled.iter().filter(|id| self.sealed.contains_key(id));
+        if let Some(id) = crippled.copied().find(|id| self.index.live_bytes(*id) > 0) {
+            return Some(id);
+        }
         let live_max = self.segment_bytes * COMPACT_LIVE_PERCENT_MAX / 100;
         let live = self.sealed.keys().map(|id| (self.index.live_bytes(*id), *id));
         live.filter(|(bytes, _)| (1..=live_max).contains(bytes)).min().map(|(_, id)| id)

@@ -73,7 +73,7 @@ mod upkeep;
 mod walk;
 mod write;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -226,6 +226,8 @@ pub struct SharedLog {
     doomed: Vec<(u64, PathBuf)>,
     mark: Arc<dyn DiskFile>,
     cursor: Option<Cursor>,
+    /// Segments whose table was found damaged. While one is there, none before it is freed.
+    crippled: BTreeSet<SegmentId>,
     poisoned: bool,
 }
 

@@ -331,6 +331,7 @@ fn finish(
     replay.index.break_outside(|id| held.contains(&id));
     let damage = damage(&home, sources, &replay);
     let mut log = Parts { home, segment_bytes, mark, sealed, active }.into_log();
+    log.crippled = replay.crippled.into_iter().filter(|id| held.contains(id)).collect();
     log.id_next = files.segments.last().map_or(log.id_next, |id| id.next());
     log.index = replay.index;
     log.position = position;
@@ -353,7 +354,12 @@ struct Sorted {
 
 impl Sorted {
     fn new(segment_bytes: u64, sources: &[Source], outcome: &Outcome) -> Result<Self, DiskError> {
-        let kept = |segment: &&Segment| outcome.replay.kept.contains(&segment.id);
+        let replay = &outcome.replay;
+        let active_id = sources[outcome.at].id;
+        // Freed segments stay as long as one is there that lost its table and needs them to be understood.
+        let crippled =
+            replay.crippled.iter().filter(|id| replay.kept.contains(id) || **id == active_id).max();
+        let kept = |segment: &&Segment| replay.kept.contains(&segment.id) || Some(&segment.id) < crippled;
         let sealed = sources[..outcome.at].iter().filter_map(|source| source.segment.as_ref()).filter(kept);
         let sealed = sealed.map(|segment| (segment.id, segment.clone())).collect();
         let active = sources[outcome.at].segment.clone().expect("an outcome is in a segment that is there");
@@ -404,6 +410,7 @@ impl Parts {
             prepared: VecDeque::new(),
             doomed: Vec::new(),
             mark,
+            crippled: BTreeSet::new(),
             cursor: None,
             poisoned: false,
         }

@@ -25,6 +25,8 @@ pub(super) struct Replay {
     pub(super) mark: u64,
     /// Where something was lost: segment among the sources, and position.
     pub(super) holes: Vec<(usize, u64)>,
+    /// Segments of which the table is lost: only those before them tell what they are about.
+    pub(super) crippled: BTreeSet<SegmentId>,
     /// There is a hole of which it is not known yet which streams it hits.
     pub(super) untold: bool,
     pub(super) trail: VecDeque<Milestone>,
@@ -50,7 +52,7 @@ impl Replay {
                 self.kept.retain(|id| u64::from(id.0) != header.offset);
             }
             Kind::Seal => {}
-            Kind::Table => self.table(found),
+            Kind::Table => self.table(source, found),
             _ => {
                 let position = u32::try_from(found.position).expect("limits keep positions in 32 bits");
                 let place = Place { segment: source.id, position, length: header.length };
@@ -62,6 +64,9 @@ impl Replay {
     /// Takes a gap below what was synced.
     pub(super) fn hole(&mut self, source: &Source, gap: &Gap) {
         self.holes.push((gap.at, gap.position));
+        if gap.position == 0 {
+            self.crippled.insert(source.id);
+        }
         match &gap.header {
             Some(header) if header.kind.has_stream() => self.lost_payload(header),
             // What the table says is known from before, unless segments before it were freed.
@@ -76,8 +81,9 @@ impl Replay {
         }
     }
 
-    fn table(&mut self, found: &Found) {
+    fn table(&mut self, source: &Source, found: &Found) {
         let Some(table) = Table::decode(found.payload.clone()) else {
+            self.crippled.insert(source.id);
             self.holes.push((found.at, found.position));
             self.untold = true;
             return;

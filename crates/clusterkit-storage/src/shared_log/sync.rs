@@ -58,7 +58,7 @@ impl SharedLog {
         self.flush().map_err(SyncError::Disk)?;
         let sealed = self.unsynced.iter().map(|(_, file)| file.clone());
         let files = sealed.chain([self.active.file.clone()]).collect();
-        let dead = self.sealed.keys().copied().filter(|id| self.index.live_bytes(*id) == 0).collect();
+        let dead = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
         Ok(Some(PendingSync { end: self.number_next, files, dead }))
     }
 
@@ -94,10 +94,16 @@ impl SharedLog {
             {
                 let (number, _) = self.push(Kind::Free, StreamId(0), u64::from(id.0), &[])?;
                 self.sealed.remove(id);
+                self.crippled.remove(id);
                 self.doomed.push((number, path));
             }
         }
         Ok(())
+    }
+
+    fn is_dead(&self, id: SegmentId) -> bool {
+        let needed = self.crippled.range(id.next()..).next().is_some();
+        self.index.live_bytes(id) == 0 && !needed
     }
 
     /// Files that nothing needs any more, and that no opening will ask for.
