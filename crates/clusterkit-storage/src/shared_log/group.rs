@@ -1,7 +1,7 @@
 //! Many threads, one sync: whoever comes first syncs for all who came before it began, and the others wait.
 
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -42,9 +42,12 @@ impl GroupCommit {
         GroupCommit { shared: Mutex::new(Shared { log, syncing: false }), synced: Condvar::new() }
     }
 
-    /// The log itself, if no other thread uses it any more.
+    /// The log itself, when no other thread uses it any more. Poisoned if one of them panicked with it.
     pub fn into_log(self) -> SharedLog {
-        self.shared.into_inner().unwrap_or_else(|_| unreachable!("a panic poisons the log by itself")).log
+        let panicked = self.shared.is_poisoned();
+        let Shared { mut log, .. } = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        log.poisoned |= panicked;
+        log
     }
 
     /// Appends records at the end of a stream, which must be `start`, and returns when they are durable.
@@ -105,7 +108,7 @@ impl GroupCommit {
     fn wait<'a>(&'a self, mut shared: MutexGuard<'a, Shared>, end: u64) -> Result<(), SyncError> {
         while shared.log.synced_end() < end {
             shared = if shared.syncing {
-                self.synced.wait(shared).unwrap_or_else(|poisoned| poisoned.into_inner())
+                self.synced.wait(shared).unwrap_or_else(distrust)
             } else {
                 self.lead(shared)?
             };
@@ -128,13 +131,14 @@ impl GroupCommit {
         outcome.map(|_| shared)
     }
 
-    /// A thread that panicked while it held the log may have left it between two states: then the log is
-    /// poisoned.
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(|poisoned| {
-            let mut shared = poisoned.into_inner();
-            shared.log.poisoned = true;
-            shared
-        })
+        self.shared.lock().unwrap_or_else(distrust)
     }
+}
+
+/// A thread that panicked while it held the log may have left it between two states: then the log is poisoned.
+fn distrust(poisoned: PoisonError<MutexGuard<'_, Shared>>) -> MutexGuard<'_, Shared> {
+    let mut shared = poisoned.into_inner();
+    shared.log.poisoned = true;
+    shared
 }

@@ -46,7 +46,7 @@ impl Run {
         for (offset, place) in (self.offset..).zip(&self.places) {
             let at = (u64::from(place.position) - start) as usize;
             let entry = bytes.slice(at.min(bytes.len())..(at + place.bytes() as usize).min(bytes.len()));
-            let payload = self.payload(stream, offset, entry);
+            let payload = self.payload(stream, offset, &entry);
             let torn = || ReadError::Torn {
                 stream,
                 offset,
@@ -59,8 +59,8 @@ impl Run {
     }
 
     /// The payload of an entry, if it is the entry of this record.
-    fn payload(&self, stream: StreamId, offset: u64, entry: Bytes) -> Option<Bytes> {
-        let header = Header::decode(self.segment.key, &entry)?;
+    fn payload(&self, stream: StreamId, offset: u64, entry: &Bytes) -> Option<Bytes> {
+        let header = Header::decode(self.segment.key, entry)?;
         let payload = entry.slice(HEADER_BYTES..);
         let is_record = matches!(header.kind, Kind::Append | Kind::Move);
         let is_this = is_record && header.stream == stream && header.offset == offset;

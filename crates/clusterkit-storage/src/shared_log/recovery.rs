@@ -73,7 +73,7 @@ pub struct TornTail {
 }
 
 pub(super) fn open(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     options: &Options,
 ) -> Result<(SharedLog, Recovery), OpenError> {
@@ -82,13 +82,13 @@ pub(super) fn open(
         return Err(OpenError::SegmentBytes { segment_bytes });
     }
     disk.create_dir_all(dir)?;
-    let files = Files::list(&*disk, dir)?;
+    let files = Files::list(&**disk, dir)?;
     let home = |salt| Home { disk: disk.clone(), dir: Arc::from(dir), salt };
-    match Format::read(&*disk, dir)? {
+    match Format::read(&**disk, dir)? {
         None if files.segments.is_empty() => create(home(options.salt), segment_bytes, &files),
         None => Err(OpenError::FormatMissing { dir: dir.to_path_buf() }),
         Some(Format { created: false, salt }) => create(home(salt), segment_bytes, &files),
-        Some(Format { created: true, salt }) => recover(home(salt), segment_bytes, files),
+        Some(Format { created: true, salt }) => recover(&home(salt), segment_bytes, &files),
     }
 }
 
@@ -167,7 +167,7 @@ fn create(home: Home, segment_bytes: u64, files: &Files) -> Result<(SharedLog, R
     Ok((log, Recovery { leftover_count, ..Recovery::default() }))
 }
 
-fn recover(home: Home, segment_bytes: u64, files: Files) -> Result<(SharedLog, Recovery), OpenError> {
+fn recover(home: &Home, segment_bytes: u64, files: &Files) -> Result<(SharedLog, Recovery), OpenError> {
     let mark: Arc<dyn DiskFile> = Arc::from(home.disk.open(&home.dir.join(MARK_NAME), OpenMode::Create)?);
     let mut bytes = [0; MARK_BYTES];
     let filled = mark.read_at(0, &mut bytes)?;
@@ -177,12 +177,12 @@ fn recover(home: Home, segment_bytes: u64, files: Files) -> Result<(SharedLog, R
     // A crash may keep the table of a segment and not all of the one before it. What is cut off there may say
     // what is kept of the older ones, so then an older table tells it. Each round takes an older one.
     loop {
-        let plan = Plan::new(&home, &segments, base_max)?;
+        let plan = Plan::new(home, &segments, base_max)?;
         let outcome = plan.replay(noted)?;
         let cut_in = plan.sources[outcome.at].id;
         if cut_in >= plan.base {
             let sources = plan.sources;
-            return finish((home.clone(), segment_bytes, mark), &files, &sources, outcome);
+            return finish((home.clone(), segment_bytes, mark), files, &sources, outcome);
         }
         base_max = cut_in;
     }
@@ -446,10 +446,10 @@ fn write_anew(sources: &[Source], outcome: &Outcome) -> Result<(), DiskError> {
     else {
         return Ok(());
     };
-    for at in first..=outcome.at {
+    for (at, source) in sources.iter().enumerate().take(outcome.at + 1).skip(first) {
         let start = if at == first { position } else { 0 };
         let end = if at == outcome.at { Some(outcome.position) } else { outcome.ends.get(&at).copied() };
-        if let (Some(segment), Some(end)) = (&sources[at].segment, end) {
+        if let (Some(segment), Some(end)) = (&source.segment, end) {
             write_back(&*segment.file, start, end)?;
         }
     }

@@ -260,10 +260,10 @@ impl<'a> Walk<'a> {
             }
             for start in candidates(&bytes, number) {
                 let found_at = position + start as u64;
-                if let Read::Whole(header, _) = self.read_entry(at, found_at)? {
-                    if (header.kind == Kind::Table) == (found_at == 0) {
-                        return Ok(Search::Found(found_at, header));
-                    }
+                if let Read::Whole(header, _) = self.read_entry(at, found_at)?
+                    && (header.kind == Kind::Table) == (found_at == 0)
+                {
+                    return Ok(Search::Found(found_at, header));
                 }
             }
             position += (bytes.len() - HEADER_BYTES + 1) as u64;

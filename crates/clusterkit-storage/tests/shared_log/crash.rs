@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use clusterkit_storage::disk::SimDisk;
 use clusterkit_storage::shared_log::{Log, StreamId};
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::twin::{Step, Streams, Twin, contents, open, reopen, run, script};
 
@@ -85,11 +87,25 @@ fn check_every_point(seed: u64, steps: usize, endings: &[Ending]) {
     }
 }
 
-#[test]
-fn random_steps_agree_with_the_twin() {
-    for seed in 1_000..1_100 {
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    // A script of fewer steps is the beginning of the longer one, so a failure shrinks to its last step.
+    #[test]
+    fn random_steps_agree_with_the_twin(seed in any::<u64>(), steps in 1..160_usize) {
+        prop_assert!(run(&SimDisk::new(), &script(seed, steps)).1, "the script runs through");
+    }
+
+    #[test]
+    fn a_crash_anywhere_leaves_what_may_be_left(seed in any::<u64>(), steps in 1..160_usize, cut in any::<Index>()) {
+        let script = script(seed, steps);
         let disk = SimDisk::new();
-        assert!(run(&disk, &script(seed, 120)).1, "script {seed} runs through");
+        let count = cut.index(operations(&script) as usize) as u64;
+        disk.stop_after(count);
+        let (twin, _) = run(&disk, &script);
+        disk.crash(seed);
+        let found = check_recovered(&disk, &twin, "random");
+        check_goes_on(&disk, found, "random");
     }
 }
 
