@@ -242,7 +242,7 @@ impl SharedLog {
         dir: &Path,
         options: &Options,
     ) -> Result<(SharedLog, Recovery), OpenError> {
-        recovery::open(&disk, dir, options)
+        recovery::open(disk, dir, options)
     }
 
     /// The number that the next entry of any stream gets. All that was appended until now is durable when

@@ -73,7 +73,7 @@ pub struct TornTail {
 }
 
 pub(super) fn open(
-    disk: &Arc<dyn Disk>,
+    disk: Arc<dyn Disk>,
     dir: &Path,
     options: &Options,
 ) -> Result<(SharedLog, Recovery), OpenError> {
@@ -82,13 +82,14 @@ pub(super) fn open(
         return Err(OpenError::SegmentBytes { segment_bytes });
     }
     disk.create_dir_all(dir)?;
-    let files = Files::list(&**disk, dir)?;
-    let home = |salt| Home { disk: disk.clone(), dir: Arc::from(dir), salt };
-    match Format::read(&**disk, dir)? {
-        None if files.segments.is_empty() => create(home(options.salt), segment_bytes, &files),
-        None => Err(OpenError::FormatMissing { dir: dir.to_path_buf() }),
-        Some(Format { created: false, salt }) => create(home(salt), segment_bytes, &files),
-        Some(Format { created: true, salt }) => recover(&home(salt), segment_bytes, &files),
+    let files = Files::list(&*disk, dir)?;
+    let format = Format::read(&*disk, dir)?;
+    let salt = format.as_ref().map_or(options.salt, |format| format.salt);
+    let home = Home { disk, dir: Arc::from(dir), salt };
+    match format {
+        None if !files.segments.is_empty() => Err(OpenError::FormatMissing { dir: dir.to_path_buf() }),
+        None | Some(Format { created: false, .. }) => create(home, segment_bytes, &files),
+        Some(Format { created: true, .. }) => recover(&home, segment_bytes, &files),
     }
 }
 
