@@ -20,7 +20,6 @@ pub(super) const MARK_BYTES: usize = 12;
 pub struct PendingSync {
     end: u64,
     files: Vec<Arc<dyn DiskFile>>,
-    dead: Vec<SegmentId>,
 }
 
 /// A sync that was run. Give it to [`SharedLog::finish_sync`], also if it failed.
@@ -28,7 +27,6 @@ pub struct PendingSync {
 #[must_use = "the log does not know of it before it is finished"]
 pub struct FinishedSync {
     end: u64,
-    dead: Vec<SegmentId>,
     outcome: Result<(), DiskError>,
 }
 
@@ -36,7 +34,7 @@ impl PendingSync {
     /// Syncs. Blocks for as long as the disk takes. After a failure it does not try again.
     pub fn run(self) -> FinishedSync {
         let outcome = self.files.iter().try_for_each(|file| file.sync_data());
-        FinishedSync { end: self.end, dead: self.dead, outcome }
+        FinishedSync { end: self.end, outcome }
     }
 
     /// The number below which every entry is durable once this was run.
@@ -58,8 +56,7 @@ impl SharedLog {
         self.flush().map_err(SyncError::Disk)?;
         let sealed = self.unsynced.iter().map(|(_, file)| file.clone());
         let files = sealed.chain([self.active.file.clone()]).collect();
-        let dead = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
-        Ok(Some(PendingSync { end: self.number_next, files, dead }))
+        Ok(Some(PendingSync { end: self.number_next, files }))
     }
 
     /// Takes over what a sync came to, and says below which number every entry is durable.
@@ -76,7 +73,7 @@ impl SharedLog {
             self.unsynced.retain(|(end, _)| *end > finished.end);
             self.attempt(|log| log.write_mark())?;
         }
-        self.attempt(|log| log.free(&finished.dead))?;
+        self.attempt(|log| log.free_dead())?;
         Ok(self.synced_end)
     }
 
@@ -85,17 +82,17 @@ impl SharedLog {
         self.mark.write_at(0, &mark_bytes(self.synced_end))
     }
 
-    /// Gives up segments of which it is durable that nothing in them is needed. That is an entry as well, and
-    /// may wait for a later sync if there is no room for it.
-    fn free(&mut self, dead: &[SegmentId]) -> Result<(), DiskError> {
+    /// Gives up segments in which nothing is needed. That is an entry as well: once it is durable, so is
+    /// everything before it that made the segment useless, and the file may go. It waits for a later sync if
+    /// there is no room for it.
+    fn free_dead(&mut self) -> Result<(), DiskError> {
+        let dead: Vec<SegmentId> = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
         for id in dead {
-            let room = self.has_room(0) || !self.prepared.is_empty();
-            if let Some(path) = self.sealed.get(id).filter(|_| room).map(|segment| segment.path.to_path_buf())
-            {
+            if self.has_room(0) || !self.prepared.is_empty() {
                 let (number, _) = self.push(Kind::Free, StreamId(0), u64::from(id.0), &[])?;
-                self.sealed.remove(id);
-                self.crippled.remove(id);
-                self.doomed.push((number, path));
+                let segment = self.sealed.remove(&id).expect("it was just found");
+                self.crippled.remove(&id);
+                self.doomed.push((number, segment.path.to_path_buf()));
             }
         }
         Ok(())

@@ -313,6 +313,76 @@ fn a_damaged_header_is_told_by_the_next_entry_of_its_stream() {
     assert_eq!(contents(&log)[&1].records, [payload(1, 0), payload(1, 1)]);
 }
 
+/// Fills segments with records of stream 9 until so many hold entries.
+fn fill_segments(log: &mut SharedLog, count: usize) {
+    while log.segment_count() < count {
+        append(log, 9, 1);
+    }
+}
+
+#[test]
+fn a_lost_truncation_is_told_even_if_the_offsets_fit() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(1), 0).unwrap();
+    log.create(StreamId(9), 0).unwrap();
+    append(&mut log, 1, 2);
+    log.truncate(StreamId(1), 1).unwrap();
+    log.append(StreamId(1), 1, &[Bytes::from("another record")]).unwrap();
+    append(&mut log, 1, 1);
+    fill_segments(&mut log, 2);
+    log.close().unwrap();
+    let (segment, replaced) = place(&disk, &Bytes::from("another record"));
+    // The truncation lies right before it.
+    for header in [replaced - HEADER, replaced] {
+        disk.flip_bit(&segment, header + 24, 0).unwrap();
+    }
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1)]);
+    assert!(!log.stream(StreamId(9)).unwrap().damaged);
+}
+
+#[test]
+fn a_damaged_table_keeps_the_segments_before_it() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(1), 0).unwrap();
+    log.create(StreamId(9), 0).unwrap();
+    append(&mut log, 1, 1);
+    fill_segments(&mut log, 2);
+    append(&mut log, 1, 1);
+    log.sync().unwrap();
+    let second = active(&disk);
+    fill_segments(&mut log, 4);
+    log.close().unwrap();
+    disk.flip_bit(&second, HEADER + 9, 0).unwrap();
+
+    let (mut log, recovery) = open(&disk).unwrap();
+    let damage = recovery.damage.expect("the place is reported");
+    assert_eq!((damage.streams.len(), &damage.places[0].segment, damage.places[0].position), (0, &second, 0));
+    log.release(StreamId(1), 1).unwrap();
+    let end = log.stream(StreamId(9)).unwrap().records.end;
+    log.release(StreamId(9), end).unwrap();
+    for _ in 0..3 {
+        log.sync().unwrap();
+        log.prepare_next().unwrap();
+    }
+    assert_eq!(log.segment_count(), 3, "the third is freed, the first is needed");
+    drop(log);
+    let (mut log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.expect("the place is reported").streams, []);
+    assert_eq!(contents(&log)[&1].records, [payload(1, 1)]);
+    // Compaction empties the damaged one first, and then both can go.
+    log.compact(u64::MAX).unwrap();
+    for _ in 0..4 {
+        log.sync().unwrap();
+        log.prepare_next().unwrap();
+    }
+    assert_eq!(log.segment_count(), 1);
+    drop(log);
+    assert_eq!(contents(&reopen(&disk))[&1].records, [payload(1, 1)]);
+}
+
 #[test]
 fn damage_to_a_released_record_hits_no_stream() {
     let disk = SimDisk::new();
