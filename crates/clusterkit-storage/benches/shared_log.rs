@@ -25,6 +25,8 @@ const FILE_BYTES: u64 = 16 << 20;
 const ROUNDS: usize = 300;
 /// Rounds after which a shared log gives up its records.
 const ROUNDS_KEPT: u64 = 1_000;
+/// Batches of each stream in a log that is opened.
+const OPENING_ROUNDS: u64 = 160;
 
 fn record() -> Bytes {
     Bytes::from(vec![7; RECORD_BYTES])
@@ -212,6 +214,26 @@ fn print_group_commit() {
     println!("64 writers / one writer, median:   {:6.1} (aim: at least 10)", ratios[ratios.len() / 2]);
 }
 
+/// How fast a log opens: all of it is read, and every checksum held against it.
+fn print_opening() {
+    let mut log = open_log("opening", PARTITIONS);
+    let payloads = vec![record(); 64];
+    for round in 0..OPENING_ROUNDS {
+        for stream in 0..PARTITIONS {
+            log.append(StreamId(stream), round * 64, &payloads).expect("records are appended");
+        }
+    }
+    let records = OPENING_ROUNDS * 64 * PARTITIONS;
+    log.close().expect("the log is closed");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench_shared_log").join("opening");
+    let begun = Instant::now();
+    let opened = SharedLog::open(Arc::new(RealDisk), &dir, &Options::default());
+    let (log, _) = opened.expect("the log opens");
+    let took = begun.elapsed().as_secs_f64();
+    let mib = log.live_bytes() as f64 / f64::from(1 << 20);
+    println!("opening {records} records, {mib:.0} MiB:  {took:6.2} s, {:.0} MiB/s", mib / took);
+}
+
 criterion_group!(benches, rounds, group_commit);
 
 fn main() {
@@ -220,4 +242,5 @@ fn main() {
     println!();
     print_rounds();
     print_group_commit();
+    print_opening();
 }

@@ -73,7 +73,7 @@ impl SharedLog {
             self.unsynced.retain(|(end, _)| *end > finished.end);
             self.attempt(|log| log.write_mark())?;
         }
-        self.attempt(|log| log.free_dead())?;
+        self.attempt(SharedLog::free_dead)?;
         Ok(self.synced_end)
     }
 

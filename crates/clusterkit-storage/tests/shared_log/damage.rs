@@ -228,7 +228,7 @@ fn place(disk: &SimDisk, record: &Bytes) -> (PathBuf, u64) {
         let at = bytes.windows(record.len()).rposition(|window| window == record)?;
         Some((path, at as u64 - HEADER))
     };
-    files(disk).into_iter().filter_map(find).last().expect("the record is on the disk")
+    files(disk).into_iter().rev().find_map(find).expect("the record is on the disk")
 }
 
 fn active(disk: &SimDisk) -> PathBuf {
@@ -429,7 +429,7 @@ fn damage_after_opening_is_seen_by_a_read() {
         disk.flip_bit(&segment, byte, 5).unwrap();
         match log.read(StreamId(4), stream.start..stream.end(), u64::MAX) {
             Err(ReadError::Torn { offset, position: at, .. }) => {
-                assert_eq!((offset, at), (stream.start, position))
+                assert_eq!((offset, at), (stream.start, position));
             }
             other => panic!("byte {byte}: {other:?}"),
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use clusterkit_storage::disk::{Disk, SimDisk};
+use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
 use clusterkit_storage::limits::{SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_PREPARED};
 use clusterkit_storage::shared_log::{AppendError, ChangeError, Log, SharedLog, StreamId, UpkeepError};
 
@@ -63,6 +63,28 @@ fn a_segment_is_freed_when_all_its_records_are_released() {
     let found = contents(&log);
     drop(log);
     assert_eq!(contents(&reopen(&disk)), found);
+}
+
+#[test]
+fn leftovers_are_removed_and_strangers_are_not() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    settle(&mut log);
+    log.release(COLD, 3).unwrap();
+    log.sync().unwrap();
+    log.sync().unwrap();
+    let held = log.segment_count() + SHARED_SEGMENTS_PREPARED;
+    assert_eq!(segments(&disk), held + 3, "three are freed, and their files are still there");
+    let expected = contents(&log);
+    drop(log);
+    for name in ["0000000099.new", "stranger"] {
+        disk.open(&Path::new(DIR).join(name), OpenMode::CreateNew).unwrap();
+    }
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!((recovery.leftover_count, segments(&disk)), (4, held));
+    assert_eq!(contents(&log), expected);
+    let names = disk.list(Path::new(DIR)).unwrap();
+    assert_eq!(names.iter().filter(|name| !name.to_string_lossy().ends_with(".seg")).count(), 3, "{names:?}");
 }
 
 #[test]
@@ -140,7 +162,7 @@ fn fill(disk: &SimDisk) {
         .iter()
         .map(|name| {
             let path = Path::new(DIR).join(name);
-            disk.open(&path, clusterkit_storage::disk::OpenMode::Read).unwrap().length().unwrap()
+            disk.open(&path, OpenMode::Read).unwrap().length().unwrap()
         })
         .sum();
     disk.set_capacity_bytes(Some(used));
