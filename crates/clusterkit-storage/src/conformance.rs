@@ -3,9 +3,13 @@
 //! A disk passes if [`disk`] returns. What a crash leaves cannot be asked through the trait: the simulated
 //! disk has tests of its own for that.
 
+mod log;
+
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
+
+pub use self::log::log;
 
 use crate::checked::{read_checked, write_atomic, write_checked};
 use crate::disk::{Disk, DiskFile, LockError, OpenMode};

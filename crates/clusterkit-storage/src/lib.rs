@@ -6,6 +6,7 @@
 //! - [`disk`]: the one door to the file system, with a real and a simulated implementation.
 //! - [`checked`]: small files replaced as a whole, whose damage is seen when they are read.
 //! - [`record_log`]: a segmented log of indexed records that tells a torn tail from a hole.
+//! - [`shared_log`]: the one log of a node, in which the replicas of all partitions write.
 //! - [`conformance`]: the suite that every implementation of [`disk::Disk`] has to pass.
 //! - [`limits`]: every bound of this crate.
 
@@ -14,3 +15,4 @@ pub mod conformance;
 pub mod disk;
 pub mod limits;
 pub mod record_log;
+pub mod shared_log;

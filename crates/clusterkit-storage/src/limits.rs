@@ -26,3 +26,44 @@ const _: () =
 const _: () = assert!(SEGMENT_BYTES_MAX + (RECORD_BYTES_MAX + PAGE_BYTES) as u64 <= u32::MAX as u64);
 // The manifest of a log is a checked file with an entry for each segment.
 const _: () = assert!(SEGMENTS_MAX * 64 < CHECKED_BYTES_MAX);
+
+/// The smallest segment that the options of a [`SharedLog`](crate::shared_log::SharedLog) may ask for.
+pub const SHARED_SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// Segments of one shared log, prepared ones not counted. Each holds an open file, and opening reads all of
+/// them, so this bounds how long it takes.
+pub const SHARED_SEGMENTS_MAX: usize = 512;
+/// Segments out of [`SHARED_SEGMENTS_MAX`] that appends may not take, so that compaction can go on and free
+/// others.
+pub const SHARED_SEGMENTS_RESERVED: usize = 2;
+/// Prepared segments that appends must leave untouched: the headroom in which truncations, releases, removals,
+/// notes and compaction still fit when the disk is full.
+pub const SHARED_SEGMENTS_SPARE: usize = 1;
+/// Prepared segments that upkeep aims at: the spare ones and the next.
+pub const SHARED_SEGMENTS_PREPARED: usize = SHARED_SEGMENTS_SPARE + 1;
+/// Compaction leaves this part of the last segment it can have (one in so many) to changes of streams.
+pub const SHARED_HEADROOM_SHARE: u64 = 8;
+/// Bytes of one stream's note.
+pub const NOTE_BYTES_MAX: usize = 4_096;
+/// Bytes of the table of all streams and their notes, which every segment begins with.
+pub const TABLE_BYTES_MAX: usize = 8 << 20;
+/// The table of streams takes at most one in so many bytes of a segment.
+pub const TABLE_SHARE: u64 = 4;
+/// Bytes that opening a shared log, or one read of neighbouring records, takes from the disk at once.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+/// Compaction leaves segments alone of which more than so many percent are live.
+pub const COMPACT_LIVE_PERCENT_MAX: u64 = 50;
+/// Places of records that one call of compaction looks at.
+pub const COMPACT_EXAMINED_MAX: usize = 1 << 20;
+/// How closely opening remembers where records lie that it may have to write anew.
+pub const TRAIL_BYTES: u64 = 64 << 10;
+
+const _: () = assert!(SHARED_SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(SHARED_SEGMENTS_RESERVED < SHARED_SEGMENTS_MAX);
+// A table is an entry like a record, with the names of all segments in front.
+const _: () = assert!(TABLE_BYTES_MAX + 4 * (SHARED_SEGMENTS_MAX + 1) + 8 <= RECORD_BYTES_MAX);
+// A table leaves most of even the smallest segment to records.
+const _: () = assert!(
+    SHARED_SEGMENT_BYTES_MIN / TABLE_SHARE + 4 * (SHARED_SEGMENTS_MAX as u64 + 1)
+        < SHARED_SEGMENT_BYTES_MIN / 2
+);
+const _: () = assert!(TABLE_BYTES_MAX > NOTE_BYTES_MAX + 64);

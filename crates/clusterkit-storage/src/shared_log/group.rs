@@ -1,0 +1,144 @@
+//! Many threads, one sync: whoever comes first syncs for all who came before it began, and the others wait.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::error::{AppendError, ChangeError, ReadError, SyncError};
+use super::{Log, SharedLog, StreamId};
+
+/// A [`SharedLog`] that many threads use. A thread that wants its entries durable either leads, and syncs for
+/// all who wait, or follows, and waits. No thread holds the log while the disk syncs, so appends go on then and
+/// are covered by the next sync. At most one sync runs at a time; who waits is bounded by the callers' threads.
+#[derive(Debug)]
+pub struct GroupCommit {
+    shared: Mutex<Shared>,
+    synced: Condvar,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: SharedLog,
+    /// A thread leads.
+    syncing: bool,
+}
+
+/// A change could not be made, or not be made durable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError<E: std::error::Error + 'static> {
+    /// The change was refused or failed, as its own error says. It was not synced.
+    #[error("the change was not made")]
+    Change(#[source] E),
+    /// The change was made, and whether it is durable is unknown. The log is poisoned: stop the node.
+    #[error("the outcome of the change is unknown")]
+    OutcomeUnknown(#[source] SyncError),
+}
+
+impl GroupCommit {
+    /// Shares a log.
+    pub fn new(log: SharedLog) -> Self {
+        GroupCommit { shared: Mutex::new(Shared { log, syncing: false }), synced: Condvar::new() }
+    }
+
+    /// The log itself, when no other thread uses it any more. Poisoned if one of them panicked with it.
+    pub fn into_log(self) -> SharedLog {
+        let panicked = self.shared.is_poisoned();
+        let Shared { mut log, .. } = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        log.poisoned |= panicked;
+        log
+    }
+
+    /// Appends records at the end of a stream, which must be `start`, and returns when they are durable.
+    pub fn append(
+        &self,
+        stream: StreamId,
+        start: u64,
+        payloads: &[Bytes],
+    ) -> Result<(), CommitError<AppendError>> {
+        self.commit(|log| log.append(stream, start, payloads))
+    }
+
+    /// Makes a change, or several, and returns what it gave when all of it is durable. The change holds the
+    /// log: it must not sync, wait or read the disk.
+    pub fn commit<T, E: std::error::Error + 'static>(
+        &self,
+        change: impl FnOnce(&mut SharedLog) -> Result<T, E>,
+    ) -> Result<T, CommitError<E>> {
+        let mut shared = self.lock();
+        let made = change(&mut shared.log).map_err(CommitError::Change)?;
+        let end = shared.log.end();
+        self.wait(shared, end).map_err(CommitError::OutcomeUnknown)?;
+        Ok(made)
+    }
+
+    /// Makes a change that need not be durable when this returns.
+    pub fn change(
+        &self,
+        change: impl FnOnce(&mut SharedLog) -> Result<(), ChangeError>,
+    ) -> Result<(), ChangeError> {
+        change(&mut self.lock().log)
+    }
+
+    /// Reads as [`Log::read`] does. Nobody waits for the disk with this.
+    pub fn read(
+        &self,
+        stream: StreamId,
+        range: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Vec<(u64, Bytes)>, ReadError> {
+        let pending = self.lock().log.begin_read(stream, range, bytes_max)?;
+        pending.run()
+    }
+
+    /// Frees what is not needed and prepares the segments to come. Nobody waits for the disk with this, so let
+    /// a thread call it whenever it has time.
+    pub fn upkeep(&self) -> Result<(), super::UpkeepError> {
+        let pending = self.lock().log.begin_upkeep();
+        match pending {
+            Some(pending) => {
+                let finished = pending.run();
+                self.lock().log.finish_upkeep(finished)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn wait<'a>(&'a self, mut shared: MutexGuard<'a, Shared>, end: u64) -> Result<(), SyncError> {
+        while shared.log.synced_end() < end {
+            shared = if shared.syncing {
+                self.synced.wait(shared).unwrap_or_else(distrust)
+            } else {
+                self.lead(shared)?
+            };
+        }
+        Ok(())
+    }
+
+    /// Syncs for all who appended until now.
+    fn lead<'a>(&'a self, mut shared: MutexGuard<'a, Shared>) -> Result<MutexGuard<'a, Shared>, SyncError> {
+        let Some(pending) = shared.log.begin_sync()? else {
+            return Ok(shared);
+        };
+        shared.syncing = true;
+        drop(shared);
+        let finished = pending.run();
+        let mut shared = self.lock();
+        shared.syncing = false;
+        let outcome = shared.log.finish_sync(finished);
+        self.synced.notify_all();
+        outcome.map(|_| shared)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(distrust)
+    }
+}
+
+/// A thread that panicked while it held the log may have left it between two states: then the log is poisoned.
+fn distrust(poisoned: PoisonError<MutexGuard<'_, Shared>>) -> MutexGuard<'_, Shared> {
+    let mut shared = poisoned.into_inner();
+    shared.log.poisoned = true;
+    shared
+}

@@ -1,0 +1,109 @@
+//! What is known of one stream: its range, its note, and where each record lies.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::entry::HEADER_BYTES;
+use super::segment::SegmentId;
+
+/// Names a stream for ever: the uid of one replica of one partition. A log never reuses one by itself, and its
+/// user should not either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a log says of one of its streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStatus {
+    /// The stream.
+    pub stream: StreamId,
+    /// The offsets of the records that it holds: those below were released, the next one to append comes at
+    /// the end. Means nothing for a damaged stream.
+    pub records: Range<u64>,
+    /// The last note, if there ever was one.
+    pub note: Option<Bytes>,
+    /// Whether something of the stream that was durable is lost. Its records are not served. Remove it, and
+    /// have the partition sent by another node under a new uid.
+    pub damaged: bool,
+}
+
+impl StreamStatus {
+    pub(crate) fn new(stream: StreamId, records: Range<u64>, note: Option<Bytes>) -> Self {
+        StreamStatus { stream, records, note, damaged: false }
+    }
+}
+
+/// Where a record's entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: SegmentId,
+    pub(super) position: u32,
+    /// Bytes of the payload.
+    pub(super) length: u32,
+}
+
+impl Place {
+    /// The record is not where it was, and not anywhere else either.
+    pub(super) const LOST: Place = Place { segment: SegmentId(0), position: 0, length: 0 };
+
+    /// Bytes of the whole entry.
+    pub(super) fn bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.length)
+    }
+
+    /// Where the next entry of the segment lies.
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.position) + self.bytes()
+    }
+}
+
+/// One stream.
+///
+/// Invariants:
+/// - `places[i]` is where the record `start + i` lies; `lost_count` of them are [`Place::LOST`].
+/// - `last` is the number of the newest entry about the stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stream {
+    pub(super) start: u64,
+    pub(super) places: VecDeque<Place>,
+    pub(super) last: u64,
+    pub(super) note: Option<Bytes>,
+    /// The newest note could not be read.
+    pub(super) note_lost: bool,
+    /// Entries are missing that say what the stream is. Its range and places mean nothing.
+    pub(super) broken: bool,
+    pub(super) lost_count: usize,
+}
+
+impl Stream {
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.places.len() as u64
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.broken || self.note_lost || self.lost_count > 0
+    }
+
+    /// Where the record lies, if the stream holds it.
+    pub(super) fn place(&self, offset: u64) -> Option<Place> {
+        self.places.get(offset.checked_sub(self.start)? as usize).copied()
+    }
+
+    pub(super) fn status(&self, stream: StreamId) -> StreamStatus {
+        StreamStatus {
+            stream,
+            records: self.start..self.end(),
+            note: self.note.clone(),
+            damaged: self.is_damaged(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Freeing and preparing segments, which takes long and therefore has a thread of its own if the caller wants.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::error::UpkeepError;
+use super::segment::Home;
+use super::{Segment, SegmentId, SharedLog};
+use crate::disk::DiskError;
+use crate::limits::SHARED_SEGMENTS_PREPARED;
+
+/// Upkeep that is to be run, on any thread. Appends and syncs may go on meanwhile.
+///
+/// One that is dropped leaves files behind that the next opening removes.
+#[derive(Debug)]
+#[must_use = "no segment is freed or prepared before it was run and finished"]
+pub struct PendingUpkeep {
+    home: Home,
+    segment_bytes: u64,
+    doomed: Vec<PathBuf>,
+    create: Vec<SegmentId>,
+}
+
+/// Upkeep that was run. Give it to [`SharedLog::finish_upkeep`], also if it failed.
+#[derive(Debug)]
+#[must_use = "the log does not know of it before it is finished"]
+pub struct FinishedUpkeep {
+    prepared: Vec<Segment>,
+    outcome: Result<(), DiskError>,
+}
+
+impl PendingUpkeep {
+    /// Removes the files of freed segments and fills new ones with zeros. Takes as long as writing and syncing
+    /// [`Options::segment_bytes`](super::Options::segment_bytes) does, once for each new segment.
+    pub fn run(self) -> FinishedUpkeep {
+        let mut prepared = Vec::new();
+        let outcome = self.remove().and_then(|()| self.prepare(&mut prepared));
+        FinishedUpkeep { prepared, outcome }
+    }
+
+    fn remove(&self) -> Result<(), DiskError> {
+        self.doomed.iter().try_for_each(|path| self.home.disk.remove(path))
+    }
+
+    fn prepare(&self, prepared: &mut Vec<Segment>) -> Result<(), DiskError> {
+        for id in &self.create {
+            prepared.push(self.home.prepare(*id, self.segment_bytes)?);
+        }
+        Ok(())
+    }
+}
+
+impl SharedLog {
+    /// Begins to free what is not needed and to prepare the segments to come, up to
+    /// [`SHARED_SEGMENTS_PREPARED`]; nothing if there is nothing to do. Ask after each sync; run one at a time.
+    /// An append that finds too few segments prepared them itself, and takes that much longer.
+    pub fn begin_upkeep(&mut self) -> Option<PendingUpkeep> {
+        if self.poisoned {
+            return None;
+        }
+        let doomed = self.take_doomed();
+        let missing = SHARED_SEGMENTS_PREPARED.saturating_sub(self.prepared.len());
+        let create: Vec<SegmentId> = (0..missing).map(|_| self.next_id()).collect();
+        let nothing = doomed.is_empty() && create.is_empty();
+        let pending =
+            PendingUpkeep { home: self.home.clone(), segment_bytes: self.segment_bytes, doomed, create };
+        (!nothing).then_some(pending)
+    }
+
+    /// Takes over what upkeep came to.
+    pub fn finish_upkeep(&mut self, finished: FinishedUpkeep) -> Result<(), UpkeepError> {
+        if self.poisoned {
+            return Err(UpkeepError::Poisoned);
+        }
+        finished.prepared.into_iter().for_each(|segment| self.adopt(segment));
+        match finished.outcome {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(UpkeepError::DiskFull(error)),
+            Err(error) => {
+                self.poisoned = true;
+                Err(UpkeepError::Disk(error))
+            }
+        }
+    }
+
+    /// Frees what is not needed and prepares the segments to come, here and now.
+    pub fn prepare_next(&mut self) -> Result<(), UpkeepError> {
+        if self.poisoned {
+            return Err(UpkeepError::Poisoned);
+        }
+        match self.begin_upkeep() {
+            Some(pending) => self.finish_upkeep(pending.run()),
+            None => Ok(()),
+        }
+    }
+
+    /// Segments follow one another in the order of their ids, so one that comes too late is of no use.
+    fn adopt(&mut self, segment: Segment) {
+        let newest = self.prepared.back().map_or(self.active.id, |segment| segment.id);
+        if segment.id > newest {
+            self.prepared.push_back(segment);
+        } else {
+            self.doomed.push((0, segment.path.to_path_buf()));
+        }
+    }
+}

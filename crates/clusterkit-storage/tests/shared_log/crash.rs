@@ -1,0 +1,160 @@
+//! After a crash at any moment everything synced is there, and nothing that was removed comes back.
+
+use bytes::Bytes;
+use clusterkit_storage::disk::SimDisk;
+use clusterkit_storage::shared_log::{Log, StreamId};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::twin::{Step, Streams, Twin, contents, open, reopen, run, script};
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// Power cut, with a seed for what survives.
+    Crash(u64),
+    /// Power cut, nothing unsynced survives.
+    CrashClean,
+    /// The process ends, the machine goes on.
+    Kill,
+}
+
+impl Ending {
+    fn happen(self, disk: &SimDisk) {
+        match self {
+            Ending::Crash(seed) => disk.crash(seed),
+            Ending::CrashClean => disk.crash_clean(),
+            Ending::Kill => disk.kill(),
+        }
+    }
+}
+
+/// How many operations the script takes without a crash.
+fn operations(script: &[Step]) -> u64 {
+    let disk = SimDisk::new();
+    assert!(run(&disk, script).1, "the script runs through");
+    disk.operation_count()
+}
+
+/// Runs the script up to one operation, and lets the power go in it.
+fn stopped(script: &[Step], count: u64) -> (SimDisk, Twin) {
+    let disk = SimDisk::new();
+    disk.stop_after(count);
+    let (twin, done) = run(&disk, script);
+    assert!(!done, "the power goes");
+    (disk, twin)
+}
+
+/// What the log holds is one of what it may hold, and from then on it is durable.
+fn check_recovered(disk: &SimDisk, twin: &Twin, context: &str) -> Streams {
+    let found = contents(&reopen(disk));
+    assert!(twin.possible.contains(&found), "{context}\npossible {:?}\nfound {found:?}", twin.possible);
+    disk.crash_clean();
+    assert_eq!(contents(&reopen(disk)), found, "{context}: what was recovered survives");
+    found
+}
+
+/// Later changes are followed by nothing old.
+fn check_goes_on(disk: &SimDisk, found: Streams, context: &str) {
+    let mut twin = Twin { possible: Vec::new(), now: found };
+    for round in 0..2_u64 {
+        let mut log = reopen(disk);
+        let payload = Bytes::from(format!("later {round}"));
+        for (id, stream) in twin.now.clone() {
+            let batch = [payload.clone(), payload.clone()];
+            log.append(StreamId(id), stream.end(), &batch).unwrap();
+            log.truncate(StreamId(id), stream.end() + 1).unwrap();
+            twin.apply(&Step::Append(id, vec![payload.clone()]));
+        }
+        log.sync().unwrap();
+        for (id, stream) in &twin.now {
+            log.append(StreamId(*id), stream.end(), &[Bytes::from("unsynced")]).unwrap();
+        }
+        disk.crash_clean();
+        assert_eq!(contents(&reopen(disk)), twin.now, "{context}, round {round}");
+    }
+}
+
+fn check_every_point(seed: u64, steps: usize, endings: &[Ending]) {
+    let script = script(seed, steps);
+    for count in 0..operations(&script) {
+        for ending in endings {
+            let context = format!("script {seed}, operation {count}, {ending:?}");
+            let (disk, twin) = stopped(&script, count);
+            ending.happen(&disk);
+            let found = check_recovered(&disk, &twin, &context);
+            check_goes_on(&disk, found, &context);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    // A script of fewer steps is the beginning of the longer one, so a failure shrinks to its last step.
+    #[test]
+    fn random_steps_agree_with_the_twin(seed in any::<u64>(), steps in 1..160_usize) {
+        prop_assert!(run(&SimDisk::new(), &script(seed, steps)).1, "the script runs through");
+    }
+
+    #[test]
+    fn a_crash_anywhere_leaves_what_may_be_left(seed in any::<u64>(), steps in 1..160_usize, cut in any::<Index>()) {
+        let script = script(seed, steps);
+        let disk = SimDisk::new();
+        let count = cut.index(operations(&script) as usize) as u64;
+        disk.stop_after(count);
+        let (twin, _) = run(&disk, &script);
+        disk.crash(seed);
+        let found = check_recovered(&disk, &twin, "random");
+        check_goes_on(&disk, found, "random");
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_keeps_what_was_synced() {
+    for seed in 0..4 {
+        check_every_point(seed, 60, &[Ending::Crash(seed), Ending::Crash(seed + 1_000)]);
+    }
+}
+
+#[test]
+fn a_crash_that_keeps_nothing_unsynced_keeps_what_was_synced() {
+    for seed in 100..102 {
+        check_every_point(seed, 60, &[Ending::CrashClean]);
+    }
+}
+
+#[test]
+fn a_process_that_ends_at_any_operation_leaves_a_log_that_survives_a_later_crash() {
+    for seed in 200..202 {
+        check_every_point(seed, 60, &[Ending::Kill]);
+    }
+}
+
+#[test]
+fn a_crash_during_recovery_changes_nothing_of_what_may_be_found() {
+    let script = script(300, 40);
+    for count in 0..operations(&script) {
+        let (disk, twin) = stopped(&script, count);
+        disk.crash(count);
+        for recovery_count in 0.. {
+            let disk = disk.fork();
+            disk.stop_after(recovery_count);
+            if open(&disk).is_ok() {
+                break;
+            }
+            disk.crash(recovery_count);
+            let context = format!("operation {count}, operation {recovery_count} of the recovery");
+            check_recovered(&disk, &twin, &context);
+        }
+    }
+}
+
+#[test]
+fn a_run_repeats_exactly() {
+    let outcome = |seed| {
+        let (disk, _) = stopped(&script(400, 40), 60);
+        disk.crash(seed);
+        contents(&reopen(&disk))
+    };
+    (0..20).for_each(|seed| assert_eq!(outcome(seed), outcome(seed)));
+}
