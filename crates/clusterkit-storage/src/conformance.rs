@@ -1,11 +1,16 @@
-//! What every implementation of [`Disk`] has to do, as a suite that its tests call.
+//! What every implementation of [`Disk`] and of [`StateStore`](crate::state_store::StateStore) has to do, as
+//! suites that their tests call.
 //!
-//! A disk passes if [`disk`] returns. What a crash leaves cannot be asked through the trait: the simulated
+//! A disk passes if [`disk()`] returns, and a state store if [`state_store()`] does. What a crash leaves cannot be asked through the trait: the simulated
 //! disk has tests of its own for that.
+
+mod state_store;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
+
+pub use self::state_store::state_store;
 
 use crate::checked::{read_checked, write_atomic, write_checked};
 use crate::disk::{Disk, DiskFile, LockError, OpenMode};

@@ -6,7 +6,9 @@
 //! - [`disk`]: the one door to the file system, with a real and a simulated implementation.
 //! - [`checked`]: small files replaced as a whole, whose damage is seen when they are read.
 //! - [`record_log`]: a segmented log of indexed records that tells a torn tail from a hole.
-//! - [`conformance`]: the suite that every implementation of [`disk::Disk`] has to pass.
+//! - [`state_store`]: the applied state of all replicas of a node, on disk or in memory.
+//! - [`conformance`]: the suites that every implementation of [`disk::Disk`] and
+//!   [`state_store::StateStore`] has to pass.
 //! - [`limits`]: every bound of this crate.
 
 pub mod checked;
@@ -14,3 +16,4 @@ pub mod conformance;
 pub mod disk;
 pub mod limits;
 pub mod record_log;
+pub mod state_store;
