@@ -26,9 +26,7 @@ impl Ending {
 }
 
 fn operations(script: &[Step]) -> u64 {
-    let disk = SimDisk::new();
-    assert!(run(&disk, script).is_none(), "the script runs through");
-    disk.operation_count()
+    run(&SimDisk::new(), script).expect("the script runs through")
 }
 
 /// What the store holds is what it may hold; a later crash leaves the same; it can go on; and nothing in it is
@@ -70,7 +68,7 @@ fn check_every_point(script: &[Step], endings: &[Ending]) {
     for count in 0..operations(script) {
         let disk = SimDisk::new();
         disk.stop_after(count);
-        let twin = run(&disk, script).expect("the power goes");
+        let twin = run(&disk, script).expect_err("the power goes");
         for ending in endings {
             let disk = disk.fork();
             ending.happen(&disk);
@@ -97,7 +95,7 @@ fn a_crash_during_recovery_changes_nothing_of_what_may_be_found() {
     for count in (0..operations(script)).step_by(7) {
         let disk = SimDisk::new();
         disk.stop_after(count);
-        let twin = run(&disk, script).expect("the power goes");
+        let twin = run(&disk, script).expect_err("the power goes");
         disk.crash(count);
         for recovery_count in 0.. {
             let disk = disk.fork();

@@ -39,8 +39,6 @@ pub(crate) enum Step {
     Drop(ReplicaKey),
     /// Entries in chunks of two, and whether the installation ends.
     Install(ReplicaKey, Vec<(Bytes, Bytes)>, bool),
-    /// The process ends and another opens the store.
-    Kill,
     Reclaim(usize),
     /// The store is dropped as it is, and opened again.
     Reopen,
@@ -67,7 +65,7 @@ impl Twin {
                 self.held.insert(*replica, Held { applied, entries: entries.iter().cloned().collect() });
                 self.note(*replica);
             }
-            Step::Install(..) | Step::Kill | Step::Reclaim(_) | Step::Scrub(_) => {}
+            Step::Install(..) | Step::Reclaim(_) | Step::Scrub(_) => {}
         }
     }
 
@@ -162,7 +160,7 @@ pub(crate) fn take(store: &dyn StateStore, twin: &Twin, step: &Step) -> bool {
             }
             Err(_) => false,
         },
-        Step::Kill | Step::Reopen => true,
+        Step::Reopen => true,
     }
 }
 
@@ -180,33 +178,25 @@ fn install(
     pushed && (!ends || install.finish(digest_of(&held)).is_ok())
 }
 
-/// Runs steps until the power goes. Gives the twin of what may be found then, or nothing if all went well.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Option<Twin> {
+/// Runs steps until the power goes. Gives the twin of what may be found then, or how many operations of the disk
+/// it took if all went well.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, Twin> {
     let mut twin = Twin::default();
-    let Ok(mut store) = open(disk) else { return Some(twin) };
+    let Ok(mut store) = open(disk) else { return Err(twin) };
     for step in script {
         twin.remember();
         let before = twin.clone();
         twin.apply(step);
-        let reopens = matches!(step, Step::Kill | Step::Reopen);
-        if reopens {
-            if matches!(step, Step::Kill) {
-                disk.kill_keeping_the_order_to_stop();
-            }
+        if matches!(step, Step::Reopen) {
             drop(store);
-            match open(disk) {
-                Ok(opened) => store = opened,
-                Err(_) => return Some(either(before, &twin)),
-            }
-            assert!(either(before, &twin).become_found(&contents(&store)), "after {step:?}");
-            twin.held = contents(&store);
-            twin.since.clear();
+            let Ok(opened) = open(disk) else { return Err(either(before, &twin)) };
+            store = opened;
         } else if !take(&store, &before, step) {
-            return Some(either(before, &twin));
+            return Err(either(before, &twin));
         }
     }
     assert_eq!(contents(&store), twin.held);
-    None
+    Ok(disk.operation_count())
 }
 
 /// All that may be found if a step may or may not have been done.
@@ -215,17 +205,6 @@ fn either(mut before: Twin, after: &Twin) -> Twin {
         before.since.entry(*replica).or_default().extend(states.iter().cloned());
     }
     before
-}
-
-trait KillLater {
-    fn kill_keeping_the_order_to_stop(&self);
-}
-
-impl KillLater for SimDisk {
-    /// A kill forgets what the disk was told to do; scripts without one are run to be stopped.
-    fn kill_keeping_the_order_to_stop(&self) {
-        self.kill();
-    }
 }
 
 pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {

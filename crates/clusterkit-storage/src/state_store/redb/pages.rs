@@ -24,6 +24,8 @@
 //! 3. If the newest slot is damaged, the older one is taken, and pages that were written since belong to another
 //!    tree. They have an epoch above that slot's: such entries are void, and reading one is damage. If the slot is
 //!    older than the last checkpoint, the manifest of the store says so before anything is read.
+//! 4. If the newest slot is of a sync that was under way, the file may be shorter than the slot says. Pages behind
+//!    its end are not read, by 1, and to read one is damage.
 //!
 //! An entry of all zeros is of a page that was never written. The engine does not read such pages, so to read one
 //! is damage: a lost checksum page is never taken for pages of zeros.
@@ -139,11 +141,7 @@ impl Pages {
             other => other?,
         };
         let header = header::read_newest(&*file, path, identity)?;
-        let physical_length = file.length()?;
-        if physical_length < physical_end(header.length) {
-            return Err(Damage::in_file(DamageKind::Length, path).into());
-        }
-        let mut state = State::of(header, physical_length);
+        let mut state = State::of(header, file.length()?);
         state.load_entries(&*file)?;
         Ok(Self::new((file, path), identity, health, state))
     }
