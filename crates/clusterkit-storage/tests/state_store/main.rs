@@ -4,5 +4,7 @@
 
 mod conform;
 mod crash;
+mod damage;
+mod faults;
 mod shape;
 mod twin;

@@ -102,7 +102,7 @@ impl Held {
 }
 
 pub(crate) fn options() -> Options {
-    Options { file_count: 2, cache_bytes: 2 << 20, store: 5, ..Options::default() }
+    Options { file_count: 2, cache_bytes: 512 << 10, store: 5, ..Options::default() }
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Result<RedbStore, OpenError> {

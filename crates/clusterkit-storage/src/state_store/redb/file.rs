@@ -39,7 +39,8 @@ const ROWS: TableDefinition<'static, u64, Bytewise> = TableDefinition::new("rows
 #[derive(Debug)]
 pub(super) struct StateFile {
     pages: Arc<Pages>,
-    database: Database,
+    /// There until the file is dropped.
+    database: Option<Database>,
     generation_next: AtomicU64,
     /// Generations of installations that may still end.
     installing: Mutex<BTreeSet<Generation>>,
@@ -86,7 +87,7 @@ impl StateFile {
         let (next, durable) = guarded(&pages, || recover(&database))?;
         Ok(StateFile {
             pages,
-            database,
+            database: Some(database),
             generation_next: AtomicU64::new(next),
             installing: Mutex::default(),
             changed: AtomicBool::new(is_new),
@@ -159,13 +160,13 @@ impl StateFile {
     }
 
     pub(super) fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
-        self.read(|view| applied_of(&view.0.open_table(ROWS)?))
+        self.read(|view| applied_of(&view.rows()?))
     }
 
     /// A view that stays as it is, and the row in it.
     pub(super) fn view(&self, replica: ReplicaKey) -> Result<Option<(View, Row)>, StateError> {
         let found = self.run(|database| {
-            let view = View(database.begin_read()?);
+            let view = View::begin(database)?;
             let row = view.row(replica)?;
             Ok(row.map(|row| (view, row)))
         });
@@ -262,7 +263,7 @@ impl StateFile {
 
     fn has_garbage(&self, installing: &BTreeSet<Generation>) -> Result<bool, StateError> {
         self.read(|view| {
-            let garbage = view.0.open_table(GARBAGE)?;
+            let garbage = view.table(GARBAGE)?;
             for entry in garbage.iter()? {
                 if !installing.contains(&Generation(entry?.0.value())) {
                     return Ok(true);
@@ -322,11 +323,20 @@ impl StateFile {
     }
 
     fn read<T>(&self, step: impl FnOnce(&View) -> Result<T, Trouble>) -> Result<T, StateError> {
-        self.run(|database| step(&View(database.begin_read()?)))
+        self.run(|database| step(&View::begin(database)?))
     }
 
     fn run<T>(&self, step: impl FnOnce(&Database) -> Result<T, Trouble>) -> Result<T, StateError> {
-        guarded(&self.pages, || step(&self.database))
+        guarded(&self.pages, || step(self.database.as_ref().expect("it is there until the file is dropped")))
+    }
+}
+
+/// Closing the engine writes what is not durable yet, if the file is still in service.
+impl Drop for StateFile {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        // There is nobody left to tell of a failure, and the next opening says what is there.
+        catch_unwind(AssertUnwindSafe(|| drop(database))).unwrap_or_default();
     }
 }
 
@@ -465,15 +475,38 @@ impl Writer<'_, '_> {
 
 /// Everything in a file as of one moment.
 #[derive(Debug)]
-pub(super) struct View(ReadTransaction);
+pub(super) struct View(Option<ReadTransaction>);
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let transaction = self.0.take();
+        // A view that cannot be given back belongs to a file that is out of service.
+        catch_unwind(AssertUnwindSafe(|| drop(transaction))).unwrap_or_default();
+    }
+}
 
 impl View {
+    fn begin(database: &Database) -> Result<Self, Trouble> {
+        Ok(View(Some(database.begin_read()?)))
+    }
+
+    fn rows(&self) -> Result<::redb::ReadOnlyTable<u64, Bytewise>, Trouble> {
+        self.table(ROWS)
+    }
+
+    fn table<K: ::redb::Key + 'static, V: ::redb::Value + 'static>(
+        &self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<::redb::ReadOnlyTable<K, V>, Trouble> {
+        Ok(self.0.as_ref().expect("it is there until the view is dropped").open_table(definition)?)
+    }
+
     fn row(&self, replica: ReplicaKey) -> Result<Option<Row>, Trouble> {
-        row_of(&self.0.open_table(ROWS)?, replica)
+        row_of(&self.rows()?, replica)
     }
 
     fn entries(&self) -> Result<::redb::ReadOnlyTable<Bytewise, Bytewise>, Trouble> {
-        Ok(self.0.open_table(ENTRIES)?)
+        self.table(ENTRIES)
     }
 
     /// Reads entries until the bounds of the query or of what may be gathered. Says whether it was the first.
@@ -526,7 +559,7 @@ impl View {
     /// The replica to go on with. If it changed since the last step, what was added up says nothing, and its
     /// digest is left for the next round.
     fn resume(&self, cursor: &mut ScanCursor, scanned: &mut Scanned) -> Result<Option<(ReplicaKey, Row)>, Trouble> {
-        let rows = self.0.open_table(ROWS)?;
+        let rows = self.rows()?;
         if let Some((replica, _)) = cursor.replica
             && let Some(row) = row_of(&rows, replica)?
         {
