@@ -53,7 +53,6 @@ pub const STATE_RECLAIM_ENTRIES_MAX: usize = 65_536;
 pub const STATE_SCRUB_UNITS_MAX: usize = 65_536;
 
 const _: () = assert!(STATE_FILES_DEFAULT <= STATE_FILES_MAX);
-const _: () =
-    assert!(STATE_CACHE_BYTES_DEFAULT / STATE_FILES_DEFAULT as usize >= STATE_FILE_CACHE_BYTES_MIN);
+const _: () = assert!(STATE_CACHE_BYTES_DEFAULT / STATE_FILES_DEFAULT as usize >= STATE_FILE_CACHE_BYTES_MIN);
 // The largest entry fits into a batch and into a chunk.
 const _: () = assert!(STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_BATCH_BYTES_MAX);

@@ -42,7 +42,12 @@ const ONE: ReplicaKey = ReplicaKey(1);
 const TWO: ReplicaKey = ReplicaKey(2);
 
 fn a_batch_is_carried_out_in_order(store: &dyn StateStore) {
-    apply(store, ONE, 3, &[put("a", "1"), put("b", "2"), put("a", "3"), delete("b"), delete("c"), put("", "")]);
+    apply(
+        store,
+        ONE,
+        3,
+        &[put("a", "1"), put("b", "2"), put("a", "3"), delete("b"), delete("c"), put("", "")],
+    );
     assert_eq!(all(store, ONE), entries(&[("", ""), ("a", "3")]));
     apply(store, ONE, 9, &[]);
     assert_eq!(applied(store, ONE), Some(9), "an index is noted without changes too");

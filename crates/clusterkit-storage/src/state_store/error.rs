@@ -70,7 +70,9 @@ pub enum ApplyError {
     },
     /// Nothing changed; split the batch. It has more than [`STATE_CHANGES_MAX`] changes or
     /// [`STATE_BATCH_BYTES_MAX`] bytes.
-    #[error("{changes} changes of {bytes} bytes are more than {STATE_CHANGES_MAX} or {STATE_BATCH_BYTES_MAX}")]
+    #[error(
+        "{changes} changes of {bytes} bytes are more than {STATE_CHANGES_MAX} or {STATE_BATCH_BYTES_MAX}"
+    )]
     TooMany {
         /// Its changes.
         changes: usize,
@@ -104,13 +106,17 @@ pub enum InstallError {
     State(#[from] StateError),
     /// A key has more than [`STATE_KEY_BYTES_MAX`] bytes or a value more than [`STATE_VALUE_BYTES_MAX`]. A retry
     /// cannot help.
-    #[error("entry {position} has a key above {STATE_KEY_BYTES_MAX} or a value above {STATE_VALUE_BYTES_MAX} bytes")]
+    #[error(
+        "entry {position} has a key above {STATE_KEY_BYTES_MAX} or a value above {STATE_VALUE_BYTES_MAX} bytes"
+    )]
     TooLarge {
         /// Which of the entries, counted from 0.
         position: usize,
     },
     /// There are more than [`STATE_ENTRIES_MAX`] entries or [`STATE_BATCH_BYTES_MAX`] bytes. Push fewer at once.
-    #[error("{entries} entries of {bytes} bytes are more than {STATE_ENTRIES_MAX} or {STATE_BATCH_BYTES_MAX}")]
+    #[error(
+        "{entries} entries of {bytes} bytes are more than {STATE_ENTRIES_MAX} or {STATE_BATCH_BYTES_MAX}"
+    )]
     TooMany {
         /// Entries that were pushed.
         entries: usize,

@@ -121,7 +121,9 @@ impl StateStore for MemoryStore {
     fn apply(&self, replica: ReplicaKey, changes: &[Change], index: u64) -> Result<(), ApplyError> {
         check_changes(changes)?;
         let mut replicas = self.inner.write();
-        if let Some(applied) = replicas.get(&replica).map(|held| held.applied).filter(|applied| *applied >= index) {
+        if let Some(applied) =
+            replicas.get(&replica).map(|held| held.applied).filter(|applied| *applied >= index)
+        {
             return Err(ApplyError::NotNewer { index, applied });
         }
         let held = replicas.entry(replica).or_insert_with(|| Replica::new(index));
@@ -181,7 +183,12 @@ impl StateStore for MemoryStore {
         let mut scrubbed = Scrubbed::default();
         while scrubbed.entries < units_max {
             let start = behind.map_or(Bound::Unbounded, Bound::Excluded);
-            let next = self.inner.read().range((start, Bound::Unbounded)).next().map(|(key, held)| (*key, held.clone()));
+            let next = self
+                .inner
+                .read()
+                .range((start, Bound::Unbounded))
+                .next()
+                .map(|(key, held)| (*key, held.clone()));
             let Some((replica, held)) = next else {
                 *behind = None;
                 scrubbed.is_complete = true;

@@ -279,8 +279,9 @@ fn check_entries(entries: &[(Bytes, Bytes)]) -> Result<usize, InstallError> {
     if entries.len() > STATE_ENTRIES_MAX || bytes > STATE_BATCH_BYTES_MAX {
         return Err(InstallError::TooMany { entries: entries.len(), bytes });
     }
-    let too_large =
-        |(key, value): &(Bytes, Bytes)| key.len() > STATE_KEY_BYTES_MAX || value.len() > STATE_VALUE_BYTES_MAX;
+    let too_large = |(key, value): &(Bytes, Bytes)| {
+        key.len() > STATE_KEY_BYTES_MAX || value.len() > STATE_VALUE_BYTES_MAX
+    };
     match entries.iter().position(too_large) {
         Some(position) => Err(InstallError::TooLarge { position }),
         None => Ok(bytes),

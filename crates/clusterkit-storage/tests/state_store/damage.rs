@@ -99,9 +99,8 @@ impl Harm {
         let file = disk.open(path, OpenMode::Write).unwrap();
         let now = bytes(disk, path);
         let pages = now.len().div_ceil(PAGE_BYTES) as u64;
-        let page_of = |bytes: &[u8], page: u64| {
-            bytes.get(page_at(page)).map_or_else(Vec::new, <[u8]>::to_vec)
-        };
+        let page_of =
+            |bytes: &[u8], page: u64| bytes.get(page_at(page)).map_or_else(Vec::new, <[u8]>::to_vec);
         let write = |page: u64, bytes: &[u8]| file.write_at(page * PAGE_BYTES as u64, bytes).unwrap();
         match self {
             Harm::Flip(byte, bit) => disk.flip_bit(path, byte % now.len() as u64, *bit).unwrap(),
@@ -163,9 +162,11 @@ fn check(disk: &SimDisk, held: &BTreeMap<ReplicaKey, Held>, context: &str) -> bo
             assert!(!is_damaged || !damages.is_empty(), "{context}: the scrub sees what a reader sees");
             is_damaged || !damages.is_empty()
         }
-        Err(OpenError::State(StateError::Damaged(_)) | OpenError::Manifest(_) | OpenError::ManifestMissing { .. }) => {
-            true
-        }
+        Err(
+            OpenError::State(StateError::Damaged(_))
+            | OpenError::Manifest(_)
+            | OpenError::ManifestMissing { .. },
+        ) => true,
         Err(other) => panic!("{context}: {other:?}"),
     }
 }

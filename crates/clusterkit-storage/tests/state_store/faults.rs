@@ -38,7 +38,9 @@ fn first_error(result: Result<impl Sized, StateError>) -> ErrorKind {
 
 #[test]
 fn a_failed_write_or_sync_of_a_checkpoint_poisons_the_store() {
-    for (operation, most) in [(Operation::Write, 8), (Operation::Sync, 4), (Operation::Rename, 1), (Operation::SyncDir, 1)] {
+    for (operation, most) in
+        [(Operation::Write, 8), (Operation::Sync, 4), (Operation::Rename, 1), (Operation::SyncDir, 1)]
+    {
         for before in 0..most {
             let disk = SimDisk::new();
             let store = reopen(&disk);
@@ -113,7 +115,8 @@ fn a_full_disk_is_refused_before_anything_is_written() {
 fn a_disk_that_is_full_without_headroom_poisons_with_its_kind() {
     let disk = SimDisk::new();
     let options = Options { headroom_bytes: 0, ..options() };
-    let open_tight = || RedbStore::open(std::sync::Arc::new(disk.clone()), std::path::Path::new(DIR), &options);
+    let open_tight =
+        || RedbStore::open(std::sync::Arc::new(disk.clone()), std::path::Path::new(DIR), &options);
     let store = open_tight().unwrap();
     store.apply(ONE, &[put(1, 100)], 1).unwrap();
     store.checkpoint().unwrap();

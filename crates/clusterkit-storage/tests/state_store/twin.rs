@@ -84,9 +84,9 @@ impl Twin {
     /// Whether a crash may leave this. From then on it is what the store holds.
     pub(crate) fn become_found(&mut self, found: &BTreeMap<ReplicaKey, Held>) -> bool {
         self.remember();
-        let possible = (0..REPLICAS).map(ReplicaKey).all(|replica| {
-            self.since[&replica].iter().any(|state| state.as_ref() == found.get(&replica))
-        });
+        let possible = (0..REPLICAS)
+            .map(ReplicaKey)
+            .all(|replica| self.since[&replica].iter().any(|state| state.as_ref() == found.get(&replica)));
         *self = Twin { held: found.clone(), since: BTreeMap::new() };
         possible
     }

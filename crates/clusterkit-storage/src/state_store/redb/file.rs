@@ -1,6 +1,7 @@
 //! One file of a store: an engine over checked pages, and the replicas in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -8,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ::redb::{
-    Builder, CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
-    SetDurabilityError, StorageError, Table, TableDefinition, TableError, TransactionError, WriteTransaction,
+    Builder, CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase,
+    ReadableTable, SetDurabilityError, StorageError, Table, TableDefinition, TableError, TransactionError,
+    WriteTransaction,
 };
 use bytes::Bytes;
 
@@ -81,18 +83,26 @@ impl StateFile {
         let backend = Backend(Arc::clone(&pages));
         let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
         let database = guarded(&pages, || Ok(open()?))?;
-        if is_new {
-            guarded(&pages, || make_tables(&database))?;
-        }
-        let (next, durable) = guarded(&pages, || recover(&database))?;
-        Ok(StateFile {
+        let mut file = StateFile {
             pages,
             database: Some(database),
-            generation_next: AtomicU64::new(next),
+            generation_next: AtomicU64::new(0),
             installing: Mutex::default(),
             changed: AtomicBool::new(is_new),
-            durable: Mutex::new(durable),
-        })
+            durable: Mutex::default(),
+        };
+        let made = if is_new { file.run(make_tables) } else { Ok(()) };
+        match made.and_then(|()| file.run(recover)) {
+            Ok((next, durable)) => {
+                *file.generation_next.get_mut() = next;
+                *lock(&file.durable) = durable;
+                Ok(file)
+            }
+            Err(error) => {
+                file.abandon();
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -103,7 +113,12 @@ impl StateFile {
         &self.pages
     }
 
-    pub(super) fn apply(&self, replica: ReplicaKey, changes: &[Change], index: u64) -> Result<(), ApplyError> {
+    pub(super) fn apply(
+        &self,
+        replica: ReplicaKey,
+        changes: &[Change],
+        index: u64,
+    ) -> Result<(), ApplyError> {
         let applied = self.write(|transaction| self.apply_in(transaction, replica, changes, index));
         match applied.map_err(|error| named(error, replica, None))? {
             None => Ok(()),
@@ -137,7 +152,8 @@ impl StateFile {
         let found = self.read(|view| {
             let Some(row) = view.row(replica)? else { return Ok(None) };
             let record = view.entries()?.get(&row.generation.place(key)[..])?;
-            let value = record.map(|record| Ok(Bytes::copy_from_slice(unseal(replica, key, record.value())?)));
+            let value =
+                record.map(|record| Ok(Bytes::copy_from_slice(unseal(replica, key, record.value())?)));
             value.transpose()
         });
         found.map_err(|error| named(error, replica, Some(key)))
@@ -185,12 +201,12 @@ impl StateFile {
     /// Begins a generation that no reader sees.
     pub(super) fn begin_install(&self) -> Result<Generation, StateError> {
         let generation = self.next_generation();
-        self.write(|transaction| {
-            transaction.open_table(GARBAGE)?.insert(generation.0, ())?;
-            Ok(())
-        })?;
         lock(&self.installing).insert(generation);
-        Ok(generation)
+        let begun = self.write(|transaction| {
+            transaction.open_table(GARBAGE)?.insert(generation.0, ())?;
+            Ok(generation)
+        });
+        begun.inspect_err(|_| self.end_install(generation))
     }
 
     pub(super) fn push_installed(
@@ -239,37 +255,26 @@ impl StateFile {
 
     /// Removes entries of one generation that nobody names. Nothing if there is none.
     pub(super) fn reclaim(&self, entries_max: usize) -> Result<Option<usize>, StateError> {
-        let installing = lock(&self.installing).clone();
-        let find = |garbage: &Table<'_, u64, ()>| -> Result<Option<u64>, Trouble> {
-            let found = garbage.iter()?.map(|entry| entry.map(|(generation, _)| generation.value()));
-            let idle = |found: &Result<u64, _>| {
-                found.as_ref().map_or(true, |number| !installing.contains(&Generation(*number)))
-            };
-            Ok(found.filter(idle).next().transpose()?)
-        };
-        if !self.has_garbage(&installing)? {
-            return Ok(None);
-        }
+        let Some(generation) = self.garbage()? else { return Ok(None) };
         self.write(|transaction| {
-            let mut garbage = transaction.open_table(GARBAGE)?;
-            let Some(generation) = find(&garbage)? else { return Ok(None) };
-            let removed = remove_some(transaction, Generation(generation), entries_max)?;
+            let removed = remove_some(transaction, generation, entries_max)?;
             if removed < entries_max {
-                garbage.remove(generation)?;
+                transaction.open_table(GARBAGE)?.remove(generation.0)?;
             }
             Ok(Some(removed))
         })
     }
 
-    fn has_garbage(&self, installing: &BTreeSet<Generation>) -> Result<bool, StateError> {
+    /// A generation that no row names, and none ever will.
+    fn garbage(&self) -> Result<Option<Generation>, StateError> {
         self.read(|view| {
-            let garbage = view.table(GARBAGE)?;
-            for entry in garbage.iter()? {
-                if !installing.contains(&Generation(entry?.0.value())) {
-                    return Ok(true);
+            for entry in view.table(GARBAGE)?.iter()? {
+                let generation = Generation(entry?.0.value());
+                if !lock(&self.installing).contains(&generation) {
+                    return Ok(Some(generation));
                 }
             }
-            Ok(false)
+            Ok(None)
         })
     }
 
@@ -306,6 +311,11 @@ impl StateFile {
         self.read(|view| view.scan(cursor, entries_max))
     }
 
+    /// Leaves the engine as it is, so that it writes nothing more.
+    fn abandon(&mut self) {
+        mem::forget(self.database.take());
+    }
+
     fn next_generation(&self) -> Generation {
         Generation(self.generation_next.fetch_add(1, Ordering::Relaxed))
     }
@@ -331,9 +341,13 @@ impl StateFile {
     }
 }
 
-/// Closing the engine writes what is not durable yet, if the file is still in service.
+/// Closing the engine writes what is not durable yet. Over pages that contradict each other it must not, and it
+/// cannot be told so: it is left as it is until the process ends. After a failed read or write it knows by itself.
 impl Drop for StateFile {
     fn drop(&mut self) {
+        if self.pages.is_contradictory() {
+            self.abandon();
+        }
         let database = self.database.take();
         // There is nobody left to tell of a failure, and the next opening says what is there.
         catch_unwind(AssertUnwindSafe(|| drop(database))).unwrap_or_default();
@@ -343,12 +357,16 @@ impl Drop for StateFile {
 /// The one boundary to the engine. It asserts what its pages should be, so pages that contradict each other can
 /// make it panic: that is damage, and takes the file out of service, so that nothing a panic left half done is
 /// looked at again. The engine keeps what readers see apart from what a transaction changes, and gives up a
-/// transaction that unwinds.
+/// transaction that unwinds. Only a mistake in the engine can lead here: what the disk changed is seen before, by the
+/// checksums of pages. In a durable commit the engine can
+/// panic again while it unwinds, which ends the process.
 fn guarded<T>(pages: &Pages, step: impl FnOnce() -> Result<T, Trouble>) -> Result<T, StateError> {
     pages.check()?;
     let error = match catch_unwind(AssertUnwindSafe(step)) {
         Ok(Ok(result)) => return Ok(result),
-        Ok(Err(Trouble::Damaged(damage))) => return Err(Damage { path: Some(pages.path().into()), ..damage }.into()),
+        Ok(Err(Trouble::Damaged(damage))) => {
+            return Err(Damage { path: Some(pages.path().into()), ..damage }.into());
+        }
         Ok(Err(Trouble::Engine(error))) => Some(error),
         Err(_) => None,
     };
@@ -403,21 +421,26 @@ fn recover(database: &Database) -> Result<(u64, BTreeMap<ReplicaKey, u64>), Trou
     Ok((next, applied_of(&rows)?))
 }
 
-fn row_of(
-    rows: &impl ReadableTable<u64, Bytewise>,
-    replica: ReplicaKey,
-) -> Result<Option<Row>, Trouble> {
+fn row_of(rows: &impl ReadableTable<u64, Bytewise>, replica: ReplicaKey) -> Result<Option<Row>, Trouble> {
     let row = rows.get(replica.0)?;
     Ok(row.map(|row| Row::decode(replica, row.value())).transpose()?)
 }
 
 fn applied_of(rows: &impl ReadableTable<u64, Bytewise>) -> Result<BTreeMap<ReplicaKey, u64>, Trouble> {
-    let applied = |entry: Result<(::redb::AccessGuard<'_, u64>, ::redb::AccessGuard<'_, Bytewise>), _>| {
-        let (replica, row) = entry.map_err(StorageError::from)?;
+    check_rows(rows)?;
+    let mut applied = BTreeMap::new();
+    for entry in rows.iter()? {
+        let (replica, row) = entry?;
         let replica = ReplicaKey(replica.value());
-        Ok((replica, Row::decode(replica, row.value())?.applied))
-    };
-    rows.iter()?.map(applied).collect()
+        applied.insert(replica, Row::decode(replica, row.value())?.applied);
+    }
+    Ok(applied)
+}
+
+/// The table knows how many rows it has, so that none is missing unseen.
+fn check_rows(rows: &impl ReadableTable<u64, Bytewise>) -> Result<(), Trouble> {
+    let is_whole = rows.iter()?.count() as u64 == rows.len()?;
+    if is_whole { Ok(()) } else { Err(Damage::new(DamageKind::Structure).into()) }
 }
 
 fn remove_some(
@@ -558,8 +581,15 @@ impl View {
 
     /// The replica to go on with. If it changed since the last step, what was added up says nothing, and its
     /// digest is left for the next round.
-    fn resume(&self, cursor: &mut ScanCursor, scanned: &mut Scanned) -> Result<Option<(ReplicaKey, Row)>, Trouble> {
+    fn resume(
+        &self,
+        cursor: &mut ScanCursor,
+        scanned: &mut Scanned,
+    ) -> Result<Option<(ReplicaKey, Row)>, Trouble> {
         let rows = self.rows()?;
+        if cursor.place().is_none() {
+            check_rows(&rows)?;
+        }
         if let Some((replica, _)) = cursor.replica
             && let Some(row) = row_of(&rows, replica)?
         {
@@ -603,6 +633,10 @@ impl View {
             let key = key_of(place.value());
             scanned.entries += 1;
             cursor.after = Some(Bytes::copy_from_slice(key));
+            // Who reads in order passes by the branches that lead who asks for a key.
+            if table.get(place.value())?.is_none_or(|found| found.value() != record.value()) {
+                scanned.damages.push(Damage::new(DamageKind::Structure).at(replica, Some(key)));
+            }
             match unseal(replica, key, record.value()) {
                 Ok(value) => cursor.tally.add(key, value),
                 Err(damage) => {

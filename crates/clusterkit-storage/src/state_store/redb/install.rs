@@ -48,8 +48,7 @@ impl Snapshot for FileSnapshot {
         let start = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let query = Query { start, ..Query::default() };
         let mut gathered = Gathered::new(query.entries_max, bytes_max);
-        let gather =
-            |view: &View| view.gather(self.replica, self.row.generation, &query, &mut gathered);
+        let gather = |view: &View| view.gather(self.replica, self.row.generation, &query, &mut gathered);
         let is_complete = self.file.read_view(&self.view, gather).map_err(|error| match error {
             StateError::Damaged(damage) => damage.at(self.replica, self.after.as_deref()).into(),
             other => other,

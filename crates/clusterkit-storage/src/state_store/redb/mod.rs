@@ -18,6 +18,8 @@ mod install;
 mod manifest;
 mod pages;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,8 +33,8 @@ use self::install::{FileInstall, FileSnapshot};
 use self::manifest::Manifest;
 use self::pages::{Identity, PageCheck, Pages};
 use super::{
-    ApplyError, Change, Damage, DamageKind, Digest, Found, Install, InstallError, OpenError, Query, Reclaimed,
-    ReplicaKey, Scrubbed, Snapshot, StateError, StateStore, check_changes,
+    ApplyError, Change, Damage, DamageKind, Digest, Found, Install, InstallError, OpenError, Query,
+    Reclaimed, ReplicaKey, Scrubbed, Snapshot, StateError, StateStore, check_changes,
 };
 use crate::checked::WriteFileError;
 use crate::disk::{Disk, DiskError};
@@ -293,7 +295,9 @@ impl Inner {
 
     fn fail_manifest(&self, error: WriteFileError) -> StateError {
         match error {
-            WriteFileError::NotReplaced { source } | WriteFileError::OutcomeUnknown { source } => self.fail(source),
+            WriteFileError::NotReplaced { source } | WriteFileError::OutcomeUnknown { source } => {
+                self.fail(source)
+            }
             other => StateError::Engine(Box::new(other)),
         }
     }

@@ -173,6 +173,11 @@ impl Pages {
         self.read_state().synced
     }
 
+    #[cfg(test)]
+    pub(super) fn is_written(&self, page: u64) -> bool {
+        self.read_state().entry(page) != Entry::default()
+    }
+
     pub(super) fn page_count(&self) -> u64 {
         self.read_state().entries.len() as u64
     }
@@ -193,6 +198,13 @@ impl Pages {
             Some(Fault::Damaged(damage)) => Some(damage.clone().into()),
             Some(Fault::Disk(error)) => Some(error.take().map_or(StateError::Poisoned, StateError::Disk)),
         }
+    }
+
+    /// Whether the engine found that its pages contradict each other.
+    pub(super) fn is_contradictory(&self) -> bool {
+        let is_structure =
+            |fault: &Fault| matches!(fault, Fault::Damaged(damage) if damage.kind == DamageKind::Structure);
+        lock(&self.fault).as_ref().is_some_and(is_structure)
     }
 
     /// Takes the file out of service for damage, unless it is already.
@@ -310,7 +322,8 @@ impl Pages {
         }
         self.file.write_at(physical(first), bytes).map_err(|error| self.poison(error))?;
         for (page, contents) in (first..).zip(bytes.chunks_exact(PAGE_BYTES)) {
-            let entry = Entry { crc: checksum(self.identity, page, state.epoch, contents), epoch: state.epoch };
+            let entry =
+                Entry { crc: checksum(self.identity, page, state.epoch, contents), epoch: state.epoch };
             state.entries[page as usize] = entry;
             state.set_proved(page);
         }
