@@ -61,7 +61,7 @@ fn bench_store(criterion: &mut Criterion, name: &str, store: Box<dyn StateStore>
     group.sample_size(20);
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function("apply 1,000 puts of 16 + 100 bytes", |bencher| {
-        bencher.iter(|| filled.apply(REPLICA))
+        bencher.iter(|| filled.apply(REPLICA));
     });
     group.throughput(Throughput::Elements(1));
     let mut number = 0;

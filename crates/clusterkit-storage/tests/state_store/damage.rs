@@ -50,8 +50,20 @@ fn apply(store: &RedbStore, twin: &mut BTreeMap<ReplicaKey, Held>, replica: u64,
     store.apply(ReplicaKey(replica), changes, held.applied).unwrap();
 }
 
-/// A store that went through checkpoints, drops, and a reopening.
+/// A store that went through checkpoints and drops, until the power went.
 fn sample() -> Sample {
+    sample_that(|disk, store| {
+        disk.crash_clean();
+        drop(store);
+    })
+}
+
+/// Like [`sample`], of a store that was closed, which changes its files once more.
+fn closed_sample() -> Sample {
+    sample_that(|_, store| store.close().unwrap())
+}
+
+fn sample_that(ends: impl FnOnce(&SimDisk, RedbStore)) -> Sample {
     let disk = SimDisk::new();
     let mut twin = BTreeMap::new();
     let store = reopen(&disk);
@@ -73,8 +85,7 @@ fn sample() -> Sample {
         store.checkpoint().unwrap();
     }
     store.checkpoint().unwrap();
-    disk.crash_clean();
-    drop(store);
+    ends(&disk, store);
     assert_eq!(contents(&reopen(&disk.fork())), twin);
     Sample { disk, old, held: twin }
 }
@@ -205,12 +216,13 @@ fn damage_anywhere_is_reported_or_harmless() {
 
 #[test]
 fn a_flipped_bit_in_a_header_is_reported_or_harmless() {
-    let sample = sample();
-    let path = files(&sample.disk).remove(0);
-    for byte in (0..4 * PAGE_BYTES as u64).filter(|byte| byte % 4_096 < 48 || byte % 97 == 0) {
-        let disk = sample.disk.fork();
-        disk.flip_bit(&path, byte, byte as u32).unwrap();
-        check(&disk, &sample.held, &format!("byte {byte}"));
+    for sample in [sample(), closed_sample()] {
+        let path = files(&sample.disk).remove(0);
+        for byte in (0..4 * PAGE_BYTES as u64).filter(|byte| byte % 8_192 < 44 || byte % 613 == 0) {
+            let disk = sample.disk.fork();
+            disk.flip_bit(&path, byte, byte as u32).unwrap();
+            check(&disk, &sample.held, &format!("byte {byte}"));
+        }
     }
 }
 

@@ -222,17 +222,17 @@ impl StateStore for RedbStore {
     }
 
     fn reclaim(&self, entries_max: usize) -> Result<Reclaimed, StateError> {
-        let entries_max = entries_max.clamp(1, STATE_RECLAIM_ENTRIES_MAX);
+        let mut left = entries_max.clamp(1, STATE_RECLAIM_ENTRIES_MAX);
         let mut entries = 0;
         for file in &self.inner.files {
-            while entries < entries_max {
-                match file.reclaim(entries_max - entries)? {
-                    None => break,
-                    Some(removed) => entries += removed,
-                }
+            while left > 0 {
+                let Some(removed) = file.reclaim(left)? else { break };
+                entries += removed;
+                // A generation without entries is work as well.
+                left -= removed.max(1);
             }
         }
-        Ok(Reclaimed { entries, is_complete: entries < entries_max })
+        Ok(Reclaimed { entries, is_complete: left > 0 })
     }
 
     fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
@@ -264,8 +264,9 @@ impl Inner {
     /// Free and needed bytes, if the disk has too little for this many more. Entries cost pages around them, and
     /// pages are written anew before the old ones are free.
     fn missing_room(&self, bytes: usize) -> Result<Option<(u64, u64)>, StateError> {
-        let needed_bytes = self.headroom_bytes + 2 * bytes as u64;
-        let free_bytes = self.disk.free_bytes(&self.dir)?;
+        self.health.check()?;
+        let needed_bytes = self.headroom_bytes.saturating_add(2 * bytes as u64);
+        let free_bytes = self.disk.free_bytes(&self.dir).map_err(|error| self.fail(error))?;
         Ok((free_bytes < needed_bytes).then_some((free_bytes, needed_bytes)))
     }
 

@@ -8,6 +8,8 @@
 //! page 0, which it overwrites in place, lies in the header slots instead, beside the length that the engine
 //! asked for and the number of the sync: slots are written in turns, so that one is always whole.
 //!
+//! Syncs are counted in 32 bits. A checkpoint takes two, so one a second goes on for 68 years; then the file refuses.
+//!
 //! # Why a crash is not taken for damage, and damage not for a crash
 //!
 //! A sync writes checksum pages and a header slot, and then everything becomes durable at once or is in doubt. So
