@@ -1,5 +1,5 @@
-//! What the engine makes of pages that have their checksums and contradict each other: no value is wrong, no panic
-//! gets out, and whatever is missing is found by the scrub.
+//! Pages that have their checksums and are wrong nevertheless. What the engine makes of pages that contradict each
+//! other: no value is wrong, no panic gets out, and whatever is missing is found by the scrub.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::pages::{Backend, Identity, Pages};
 use super::{Health, Options, RedbStore};
-use crate::disk::SimDisk;
+use crate::disk::{Disk, SimDisk};
 use crate::limits::PAGE_BYTES;
 use crate::state_store::{Change, OpenError, ReplicaKey, Snapshot, StateError, StateStore};
 
@@ -55,10 +55,7 @@ fn below(chance: &mut u64, bound: usize) -> usize {
 /// Changes some bytes of pages that are in use, as a mistake of the engine would: with the checksums that belong to
 /// them.
 fn contradict(disk: &SimDisk, chance: &mut u64) {
-    let path = Path::new(DIR).join("000.pages");
-    let identity = Identity { store: 0, file: 0 };
-    let pages = Pages::open(disk, &path, identity, Arc::new(Health::default())).unwrap();
-    let backend = Backend(Arc::new(pages));
+    let backend = open_pages(disk);
     let count = (StorageBackend::len(&backend).unwrap() / PAGE_BYTES as u64) as usize;
     let mut page = vec![0; PAGE_BYTES];
     for _ in 0..40 {
@@ -153,4 +150,49 @@ fn pages_that_contradict_each_other_never_give_a_wrong_value_or_a_panic() {
         }
     }
     assert!(damaged > 20, "{refused} of {ROUNDS} were refused, {damaged} were damaged");
+}
+
+fn open_pages(disk: &SimDisk) -> Backend {
+    let path = Path::new(DIR).join("000.pages");
+    let identity = Identity { store: 0, file: 0 };
+    Backend(Arc::new(Pages::open(disk, &path, identity, Arc::new(Health::default())).unwrap()))
+}
+
+/// A file whose page 1 was written before the second sync, and again before the third.
+fn written_twice() -> SimDisk {
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let path = Path::new(DIR).join("000.pages");
+    let identity = Identity { store: 0, file: 0 };
+    let backend =
+        Backend(Arc::new(Pages::create(&disk, &path, identity, Arc::new(Health::default())).unwrap()));
+    StorageBackend::set_len(&backend, 4 * PAGE_BYTES as u64).unwrap();
+    StorageBackend::sync_data(&backend).unwrap();
+    for contents in [1, 2] {
+        StorageBackend::write(&backend, PAGE_BYTES as u64, &[contents; PAGE_BYTES]).unwrap();
+        StorageBackend::sync_data(&backend).unwrap();
+    }
+    disk.kill();
+    disk
+}
+
+#[test]
+fn a_page_from_after_the_slot_that_is_left_is_damage() {
+    let disk = written_twice();
+    let mut page = [0; PAGE_BYTES];
+    StorageBackend::read(&open_pages(&disk), PAGE_BYTES as u64, &mut page).unwrap();
+    assert_eq!(page[0], 2);
+    // The third sync wrote the second slot.
+    disk.flip_bit(&Path::new(DIR).join("000.pages"), 2 * PAGE_BYTES as u64 + 25, 0).unwrap();
+    let backend = open_pages(&disk);
+    assert_eq!(backend.0.synced(), 2);
+    StorageBackend::read(&backend, PAGE_BYTES as u64, &mut page).unwrap_err();
+    assert!(matches!(backend.0.check(), Err(StateError::Damaged(_))));
+}
+
+#[test]
+fn a_page_that_was_never_written_is_not_read_as_zeros() {
+    let backend = open_pages(&written_twice());
+    let mut page = [0; PAGE_BYTES];
+    StorageBackend::read(&backend, 2 * PAGE_BYTES as u64, &mut page).unwrap_err();
 }
