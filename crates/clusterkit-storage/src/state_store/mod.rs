@@ -103,7 +103,7 @@ pub trait Snapshot: Send + fmt::Debug {
     fn digest(&self) -> Digest;
 
     /// The next entries in the order of their keys: as many as fit into `bytes_max` (at most
-    /// [`STATE_BATCH_BYTES_MAX`](crate::limits::STATE_BATCH_BYTES_MAX)), and one at least. Nothing at the end.
+    /// [`STATE_BATCH_BYTES_MAX`]), and one at least. Nothing at the end.
     fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Vec<(Bytes, Bytes)>>, StateError>;
 }
 
