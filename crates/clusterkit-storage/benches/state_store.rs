@@ -43,9 +43,14 @@ impl Filled {
         filled
     }
 
-    fn apply(&mut self, replica: ReplicaKey) {
+    fn next_batch(&mut self) -> (u64, Vec<Change>) {
         self.batches += 1;
-        self.store.apply(replica, &batch(self.batches), self.batches).expect("the disk works");
+        (self.batches, batch(self.batches))
+    }
+
+    fn apply(&mut self, replica: ReplicaKey) {
+        let (index, changes) = self.next_batch();
+        self.store.apply(replica, &changes, index).expect("the disk works");
     }
 }
 
@@ -61,7 +66,12 @@ fn bench_store(criterion: &mut Criterion, name: &str, store: Box<dyn StateStore>
     group.sample_size(20);
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function("apply 1,000 puts of 16 + 100 bytes", |bencher| {
-        bencher.iter(|| filled.apply(REPLICA));
+        let filled = RefCell::new(&mut filled);
+        let next = || filled.borrow_mut().next_batch();
+        let apply = |(index, changes): (u64, Vec<Change>)| {
+            filled.borrow().store.apply(REPLICA, &changes, index).expect("the disk works");
+        };
+        bencher.iter_batched(next, apply, BatchSize::PerIteration);
     });
     group.throughput(Throughput::Elements(1));
     let mut number = 0;
