@@ -1,15 +1,18 @@
-//! What every implementation of [`Disk`] has to do, as a suite that its tests call.
+//! What every implementation of [`Disk`], of [`Log`](crate::shared_log::Log) and of
+//! [`StateStore`](crate::state_store::StateStore) has to do, as suites that their tests call.
 //!
-//! A disk passes if [`disk`] returns. What a crash leaves cannot be asked through the trait: the simulated
-//! disk has tests of its own for that.
+//! A disk passes if [`disk()`] returns, a log if [`log()`] does, a state store if [`state_store()`] does. What a
+//! crash leaves cannot be asked through the trait: the simulated disk has tests of its own for that.
 
 mod log;
+mod state_store;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 
 pub use self::log::log;
+pub use self::state_store::state_store;
 
 use crate::checked::{read_checked, write_atomic, write_checked};
 use crate::disk::{Disk, DiskFile, LockError, OpenMode};

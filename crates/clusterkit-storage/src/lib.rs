@@ -7,7 +7,9 @@
 //! - [`checked`]: small files replaced as a whole, whose damage is seen when they are read.
 //! - [`record_log`]: a segmented log of indexed records that tells a torn tail from a hole.
 //! - [`shared_log`]: the one log of a node, in which the replicas of all partitions write.
-//! - [`conformance`]: the suite that every implementation of [`disk::Disk`] has to pass.
+//! - [`state_store`]: the applied state of all replicas of a node, on disk or in memory.
+//! - [`conformance`]: the suites that every implementation of [`disk::Disk`], of
+//!   [`shared_log::Log`] and of [`state_store::StateStore`] has to pass.
 //! - [`limits`]: every bound of this crate.
 
 pub mod checked;
@@ -16,3 +18,4 @@ pub mod disk;
 pub mod limits;
 pub mod record_log;
 pub mod shared_log;
+pub mod state_store;

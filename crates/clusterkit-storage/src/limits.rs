@@ -67,3 +67,32 @@ const _: () = assert!(
         < SHARED_SEGMENT_BYTES_MIN / 2
 );
 const _: () = assert!(TABLE_BYTES_MAX > NOTE_BYTES_MAX + 64);
+/// Files of a durable state store, unless the options say otherwise. Each holds the replicas of many partitions.
+pub const STATE_FILES_DEFAULT: u16 = 16;
+/// The most files that options may ask for. Each is kept open, with a cache of its own.
+pub const STATE_FILES_MAX: u16 = 256;
+/// Bytes of cache of all files of a state store together, unless the options say otherwise.
+pub const STATE_CACHE_BYTES_DEFAULT: usize = 256 << 20;
+/// The smallest cache that a file of a state store is given. Half of it gathers writes.
+pub const STATE_FILE_CACHE_BYTES_MIN: usize = 256 << 10;
+/// Bytes of a disk that a state store leaves free: with less, it refuses to grow.
+pub const STATE_HEADROOM_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes of a key in a state store.
+pub const STATE_KEY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a value in a state store: what one record of a log can hold.
+pub const STATE_VALUE_BYTES_MAX: usize = RECORD_BYTES_MAX;
+/// Changes that a state store applies at once.
+pub const STATE_CHANGES_MAX: usize = 65_536;
+/// Bytes of keys and values that a state store applies or reads at once.
+pub const STATE_BATCH_BYTES_MAX: usize = 64 << 20;
+/// Entries that a state store reads at once.
+pub const STATE_ENTRIES_MAX: usize = 65_536;
+/// Entries that one step of reclaiming removes at most.
+pub const STATE_RECLAIM_ENTRIES_MAX: usize = 65_536;
+/// Pages and entries that one step of a scrub looks at, at most.
+pub const STATE_SCRUB_UNITS_MAX: usize = 65_536;
+
+const _: () = assert!(STATE_FILES_DEFAULT <= STATE_FILES_MAX);
+const _: () = assert!(STATE_CACHE_BYTES_DEFAULT / STATE_FILES_DEFAULT as usize >= STATE_FILE_CACHE_BYTES_MIN);
+// The largest entry fits into a batch and into a chunk.
+const _: () = assert!(STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_BATCH_BYTES_MAX);

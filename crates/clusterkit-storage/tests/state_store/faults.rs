@@ -1,0 +1,165 @@
+//! A disk that fails once is never trusted again, and what a later process finds is true.
+
+use std::io::ErrorKind;
+
+use bytes::Bytes;
+use clusterkit_storage::disk::{Operation, SimDisk};
+use clusterkit_storage::state_store::{
+    ApplyError, Change, InstallError, Options, RedbStore, ReplicaKey, StateError, StateStore,
+};
+
+use crate::twin::{DIR, Step, contents, open, options, reopen, run, scripts};
+
+const ONE: ReplicaKey = ReplicaKey(1);
+
+fn put(key: u64, bytes: usize) -> Change {
+    Change::Put { key: Bytes::from(format!("{key}")), value: vec![key as u8; bytes].into() }
+}
+
+fn assert_poisoned(store: &RedbStore) {
+    assert!(matches!(store.apply(ONE, &[], u64::MAX), Err(ApplyError::State(StateError::Poisoned))));
+    for replica in (0..4).map(ReplicaKey) {
+        assert!(matches!(store.get(replica, b"a"), Err(StateError::Poisoned)));
+    }
+    assert!(matches!(store.checkpoint(), Err(StateError::Poisoned)));
+    assert!(matches!(store.scrub(1), Err(StateError::Poisoned)));
+    assert!(matches!(store.install(ONE), Err(InstallError::State(StateError::Poisoned))));
+    assert!(matches!(store.drop_replica(ONE), Err(StateError::Poisoned)));
+}
+
+/// Takes the error that stopped the store, which is told once.
+fn first_error(result: Result<impl Sized, StateError>) -> ErrorKind {
+    match result {
+        Err(StateError::Disk(error)) => error.kind(),
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("a failure is told"),
+    }
+}
+
+#[test]
+fn a_failed_write_or_sync_of_a_checkpoint_poisons_the_store() {
+    for (operation, most) in
+        [(Operation::Write, 8), (Operation::Sync, 4), (Operation::Rename, 1), (Operation::SyncDir, 1)]
+    {
+        for before in 0..most {
+            let disk = SimDisk::new();
+            let store = reopen(&disk);
+            store.apply(ONE, &[put(1, 100)], 1).unwrap();
+            store.checkpoint().unwrap();
+            store.apply(ONE, &[put(1, 200), put(2, 9_000)], 2).unwrap();
+            store.apply(ReplicaKey(2), &[put(1, 200)], 1).unwrap();
+            disk.set_fault_seed(before);
+            disk.fail(operation, before);
+            assert_eq!(first_error(store.checkpoint()), ErrorKind::Other, "{operation:?} {before}");
+            assert_poisoned(&store);
+            let operations = disk.operation_count();
+            drop(store);
+            assert_eq!(disk.operation_count(), operations, "a store that failed writes nothing more");
+            disk.crash(before);
+            let store = reopen(&disk);
+            let applied = store.applied_index(ONE).unwrap();
+            assert!(applied == Some(1) || applied == Some(2), "{operation:?} {before}: {applied:?}");
+            contents(&store);
+        }
+    }
+}
+
+#[test]
+fn a_fault_at_any_operation_leaves_the_last_checkpoint_or_a_later_state() {
+    let script: Vec<Step> =
+        scripts(6, 12).remove(5).into_iter().filter(|step| !matches!(step, Step::Reopen)).collect();
+    for operation in [Operation::Write, Operation::Sync, Operation::SetLength] {
+        for before in 0.. {
+            let disk = SimDisk::new();
+            disk.set_fault_seed(before);
+            disk.fail(operation, before);
+            let Err(mut twin) = run(&disk, &script) else { break };
+            disk.crash(before);
+            let found = contents(&reopen(&disk));
+            assert!(twin.become_found(&found), "{operation:?} {before}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_read_is_told_as_such() {
+    let disk = SimDisk::new();
+    let store = reopen(&disk);
+    let changes: Vec<Change> = (0..50).map(|key| put(key, 9_000)).collect();
+    store.apply(ONE, &changes, 1).unwrap();
+    drop(store);
+    let store = reopen(&disk);
+    disk.fail(Operation::Read, 0);
+    assert_eq!(first_error(store.get(ONE, b"1")), ErrorKind::Other);
+    assert!(matches!(store.get(ONE, b"1"), Err(StateError::Poisoned)), "its file is out of service");
+    assert_eq!(store.get(ReplicaKey(2), b"1").unwrap(), None, "other files are not concerned");
+}
+
+#[test]
+fn a_full_disk_is_refused_before_anything_is_written() {
+    let disk = SimDisk::new();
+    let store = reopen(&disk);
+    store.apply(ONE, &[put(1, 100)], 1).unwrap();
+    disk.set_capacity_bytes(Some(options().headroom_bytes + 10_000));
+    let refused = store.apply(ONE, &[put(2, 100_000)], 2);
+    assert!(matches!(refused, Err(ApplyError::Full { .. })), "{refused:?}");
+    assert!(matches!(store.install(ONE), Err(InstallError::Full { .. })));
+    assert_eq!(store.applied_index(ONE).unwrap(), Some(1));
+    store.checkpoint().unwrap();
+    store.drop_replica(ONE).unwrap();
+    disk.set_capacity_bytes(None);
+    store.apply(ONE, &[put(2, 100_000)], 2).unwrap();
+}
+
+#[test]
+fn a_disk_that_is_full_without_headroom_poisons_with_its_kind() {
+    let disk = SimDisk::new();
+    let options = Options { headroom_bytes: 0, ..options() };
+    let open_tight =
+        || RedbStore::open(std::sync::Arc::new(disk.clone()), std::path::Path::new(DIR), &options);
+    let store = open_tight().unwrap();
+    store.apply(ONE, &[put(1, 100)], 1).unwrap();
+    store.checkpoint().unwrap();
+    disk.set_capacity_bytes(Some(3_600_000));
+    let mut told = None;
+    for index in 2..200 {
+        let outcome = store.apply(ONE, &[put(index, 50_000)], index).and_then(|()| Ok(store.checkpoint()?));
+        match outcome {
+            Ok(_) => {}
+            Err(ApplyError::State(StateError::Disk(error))) => {
+                told = Some(error.kind());
+                break;
+            }
+            Err(ApplyError::Full { .. }) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(told.is_none_or(|kind| kind == ErrorKind::StorageFull), "{told:?}");
+    if told.is_some() {
+        assert_poisoned(&store);
+    }
+    let durable = store.applied_index(ONE).unwrap_or_default();
+    drop(store);
+    disk.crash_clean();
+    disk.set_capacity_bytes(None);
+    let store = open_tight().unwrap();
+    assert!(store.applied_index(ONE).unwrap() >= durable);
+    contents(&store);
+}
+
+#[test]
+fn a_store_of_another_owner_or_shape_is_refused() {
+    use clusterkit_storage::state_store::OpenError;
+    let disk = SimDisk::new();
+    drop(reopen(&disk));
+    let open_as = |options: &Options| {
+        RedbStore::open(std::sync::Arc::new(disk.clone()), std::path::Path::new(DIR), options)
+    };
+    let other = open_as(&Options { store: 6, ..options() });
+    assert!(matches!(other, Err(OpenError::Foreign { found: 5, .. })), "{other:?}");
+    for asked in [0, 3, 1_000] {
+        let other = open_as(&Options { file_count: asked, ..options() });
+        assert!(matches!(other, Err(OpenError::FileCount { stored: 2, .. })), "{other:?}");
+    }
+    open(&disk).unwrap();
+}
