@@ -3,4 +3,5 @@
 //! [`model`] is the protocol itself as a state machine of a few kilobytes: small enough that millions of
 //! steps a second are taken and every invariant is checked after each of them.
 
+pub mod linearizability;
 pub mod model;
