@@ -6,18 +6,18 @@ use super::counterexample::Counterexample;
 use super::history::{History, Key, Operation, Outcome};
 use super::limits::{STEPS_PER_KEY, STEPS_SHORTENING};
 use super::schedule::Entry;
-use super::search::{Finding, examine};
-use super::shorten::shorten;
+use super::search::{Examination, Finding, examine};
+use super::shorten::{find, shorten};
 use super::specification::Specification;
 
 /// How much work a check may take. Steps are counted, not timed, so that a check ends the same everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most steps for one key, some 2 to 10 million a second; [`STEPS_PER_KEY`] by default. With fewer, hard
-    /// histories are [`Verdict::Undecided`] earlier; memory grows with them, up to some 100 bytes a step.
+    /// The most steps for one key, some 20 to 100 million a second; [`STEPS_PER_KEY`] by default. With fewer, hard
+    /// histories are [`Verdict::Undecided`] earlier. Memory grows with them, mostly by a few bytes for each.
     pub steps_per_key: u64,
-    /// The most steps for shortening a counterexample, [`STEPS_SHORTENING`] by default. With fewer it may stay
-    /// longer than needed, which it says.
+    /// The most steps for shortening a counterexample, and for looking for one where those for a key did not suffice;
+    /// [`STEPS_SHORTENING`] by default. With fewer it may stay longer than needed, which it says.
     pub steps_shortening: u64,
 }
 
@@ -84,17 +84,22 @@ pub fn check<S: Specification>(
     let report = |verdict, steps| Report { verdict, counts, key_count, steps };
     for (key, operations) in keys {
         let entries = operations.iter().copied().filter_map(Entry::new).collect();
-        let examination = examine(specification, entries, limits.steps_per_key);
-        steps += examination.steps;
-        match examination.finding {
-            Finding::Ordered => {}
+        let Examination { finding, entries, steps: own } =
+            examine(specification, entries, limits.steps_per_key);
+        steps += own;
+        let short = match finding {
+            Finding::Ordered => continue,
             Finding::Stuck { entry } => {
-                let short = shorten(specification, &examination.entries, entry, limits.steps_shortening);
-                let counterexample = Counterexample::new(S::NAME, operations.len(), &short);
-                return report(Verdict::Broken(Box::new(counterexample)), steps);
+                Some(shorten(specification, &entries, entry, limits.steps_shortening))
             }
-            Finding::Undecided => undecided.push(key),
-        }
+            Finding::Undecided { entry } => find(specification, &entries, entry, limits.steps_shortening),
+        };
+        let Some(short) = short else {
+            undecided.push(key);
+            continue;
+        };
+        let counterexample = Counterexample::new(S::NAME, operations.len(), &short);
+        return report(Verdict::Broken(Box::new(counterexample)), steps);
     }
     let is_decided = undecided.is_empty();
     report(if is_decided { Verdict::Linearizable } else { Verdict::Undecided { keys: undecided } }, steps)

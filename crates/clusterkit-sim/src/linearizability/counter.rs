@@ -26,8 +26,15 @@ pub enum CounterOutput {
 /// A counter of 64 bits that stands at zero at first and wraps around.
 #[derive(Debug, Clone, Default)]
 pub struct Counter {
-    /// Whether an output of the history tells where the counter stands, if that is known.
-    is_told: Option<bool>,
+    foresight: Option<Foresight>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Foresight {
+    /// The last operation that tells where the counter stands.
+    last_told: Option<usize>,
+    /// Whether the counter never goes down.
+    is_growing: bool,
 }
 
 impl Specification for Counter {
@@ -59,17 +66,30 @@ impl Specification for Counter {
 
     fn foreseeing<'a>(
         &self,
-        mut operations: impl Iterator<Item = (&'a CounterInput, Option<&'a CounterOutput>)>,
+        operations: impl Iterator<Item = (&'a CounterInput, Option<&'a CounterOutput>)>,
     ) -> Self {
-        let is_told = operations.any(|(_, output)| matches!(output, Some(CounterOutput::Value(_))));
-        Self { is_told: Some(is_told) }
+        let (mut last_told, mut sum) = (None, Some(0_i64));
+        for (at, (input, output)) in operations.enumerate() {
+            if matches!(output, Some(CounterOutput::Value(_))) {
+                last_told = Some(at);
+            }
+            if let CounterInput::Add(amount) = input {
+                sum = sum.filter(|_| *amount >= 0).and_then(|sum| sum.checked_add(*amount));
+            }
+        }
+        Self { foresight: Some(Foresight { last_told, is_growing: sum.is_some() }) }
     }
 
-    fn may_matter(&self, input: &CounterInput) -> bool {
+    fn last_use(&self, input: &CounterInput) -> Option<usize> {
         match input {
-            CounterInput::Add(amount) => *amount != 0 && self.is_told.unwrap_or(true),
-            CounterInput::Read => false,
+            CounterInput::Add(0) | CounterInput::Read => None,
+            CounterInput::Add(_) => self.foresight.map_or(Some(usize::MAX), |foresight| foresight.last_told),
         }
+    }
+
+    fn is_missed(&self, state: &i64, _input: &CounterInput, output: &CounterOutput) -> bool {
+        let is_growing = self.foresight.is_some_and(|foresight| foresight.is_growing);
+        is_growing && matches!(output, CounterOutput::Value(value) if value < state)
     }
 }
 

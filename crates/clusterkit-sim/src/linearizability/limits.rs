@@ -3,11 +3,11 @@
 /// The most operations of one history: their numbers are kept in 32 bits.
 pub const OPERATIONS_MAX: usize = 1 << 24;
 
-/// Steps for each key, if the caller names no other number: a few seconds and some hundred megabytes at most.
-pub const STEPS_PER_KEY: u64 = 4_000_000;
+/// Steps for each key, if the caller names no other number: a few seconds at most.
+pub const STEPS_PER_KEY: u64 = 50_000_000;
 
 /// Steps for shortening one counterexample, if the caller names no other number.
-pub const STEPS_SHORTENING: u64 = 20_000_000;
+pub const STEPS_SHORTENING: u64 = 200_000_000;
 
 /// The most steps of one search, whatever the caller allows: states are counted in 32 bits.
 pub const STEPS_MAX: u64 = 1 << 31;

@@ -1,6 +1,6 @@
 //! A list that only grows.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
@@ -40,12 +40,12 @@ pub struct List {
 struct Foresight {
     /// The longest list that was read. A list only grows, so every state begins with it or is its beginning.
     longest: Vec<Value>,
-    /// All that was read.
-    elements: HashSet<Value>,
+    /// All that was read, and where last.
+    elements: HashMap<Value, usize>,
     /// A value that was not read, and stands for all behind the longest list: nobody tells these apart.
     other: Value,
-    /// Whether an append was told how long the list is.
-    is_length_told: bool,
+    /// The last append that was told how long the list is.
+    length_last: Option<usize>,
 }
 
 impl Specification for List {
@@ -82,23 +82,32 @@ impl Specification for List {
         operations: impl Iterator<Item = (&'a ListInput, Option<&'a ListOutput>)>,
     ) -> Self {
         let mut foresight = Foresight::default();
-        operations.filter_map(|(_, output)| output).for_each(|output| foresight.learn(output));
-        foresight.other = Value::unlike(|value| foresight.elements.contains(&value));
+        let outputs = operations.enumerate().filter_map(|(at, (_, output))| Some((at, output?)));
+        outputs.for_each(|(at, output)| foresight.learn(at, output));
+        foresight.other = Value::unlike(|value| foresight.elements.contains_key(&value));
         Self { foresight: Some(Arc::new(foresight)) }
     }
 
-    fn may_matter(&self, input: &ListInput) -> bool {
+    fn last_use(&self, input: &ListInput) -> Option<usize> {
         match input {
             ListInput::Append(value) => {
-                self.foresight.as_ref().is_none_or(|foresight| foresight.shows(*value))
+                self.foresight.as_ref().map_or(Some(usize::MAX), |foresight| foresight.last_shown(*value))
             }
-            ListInput::Read => false,
+            ListInput::Read => None,
+        }
+    }
+
+    fn is_missed(&self, state: &Chain, _input: &ListInput, output: &ListOutput) -> bool {
+        match output {
+            ListOutput::Done => false,
+            ListOutput::Elements(elements) => elements.len() < state.len(),
+            ListOutput::Length(length) => *length <= state.len() as u64,
         }
     }
 
     fn simplified(&self, input: &ListInput) -> ListInput {
         match (input, &self.foresight) {
-            (ListInput::Append(value), Some(foresight)) if !foresight.elements.contains(value) => {
+            (ListInput::Append(value), Some(foresight)) if !foresight.elements.contains_key(value) => {
                 ListInput::Append(foresight.other)
             }
             _ => input.clone(),
@@ -117,21 +126,21 @@ impl List {
 }
 
 impl Foresight {
-    fn learn(&mut self, output: &ListOutput) {
+    fn learn(&mut self, at: usize, output: &ListOutput) {
         match output {
             ListOutput::Done => {}
             ListOutput::Elements(elements) => {
-                self.elements.extend(elements);
+                self.elements.extend(elements.iter().map(|element| (*element, at)));
                 if elements.len() > self.longest.len() {
                     self.longest.clone_from(elements);
                 }
             }
-            ListOutput::Length(_) => self.is_length_told = true,
+            ListOutput::Length(_) => self.length_last = Some(at),
         }
     }
 
-    fn shows(&self, value: Value) -> bool {
-        self.is_length_told || self.elements.contains(&value)
+    fn last_shown(&self, value: Value) -> Option<usize> {
+        self.elements.get(&value).copied().max(self.length_last)
     }
 }
 

@@ -41,25 +41,41 @@
 //!   there in any order in which it comes later: nothing between depends on it.
 //! - Unknown operations need not be used up. A configuration that has spent fewer of them than another can do all
 //!   that the other can, so only those that have spent the least are kept. Of unknown operations with the same
-//!   input the first is taken first. One that no output may be owed to ([`Specification::may_matter`]), as a write of
-//!   a value that was never found, is left out from the beginning.
+//!   input the first is taken first. None is tried once no output to come may be owed to it
+//!   ([`Specification::last_use`]); a write of a value that was never found is left out from the beginning.
+//!   And none is tried that only a blind operation ([`Specification::is_blind`]) can follow, as a write.
 //! - A specification sees all outputs beforehand ([`Specification::foreseeing`]). It may refuse what one of them rules
 //!   out, as a list that grows differently from a list that was read, and take as one what none of them tells apart,
-//!   as all values that no read has found.
+//!   as all values that no read has found. A configuration in which an operation under way can no longer have its
+//!   output ([`Specification::is_missed`]) is given up at once.
 //!
-//! The problem is NP-complete (Gibbons and Korach 1997), so the search counts its steps and gives up at a limit, with
-//! [`Verdict::Undecided`], which is no pass.
+//! The problem is NP-complete (Gibbons and Korach 1997), so the search counts its steps and gives up at a limit. Then
+//! the operations close to where it was are searched with all others loosened, as below, which may still find a
+//! contradiction; if not, the verdict is [`Verdict::Undecided`], which is no pass.
 //!
 //! # Counterexamples
 //!
 //! The search ends at the first return that no configuration gets past, and what came later is cut off. Then operations
-//! are loosened, in runs that get shorter as in delta debugging (Zeller and Hildebrandt 2002): taken as unknown, and
-//! left out if they cannot matter then. Each step keeps the proof: what has no order with an operation loose has none
+//! are loosened: taken as unknown, and left out if they cannot matter then. First all but the last few, and then in runs
+//! that get shorter, as in delta debugging (Zeller and Hildebrandt 2002). Each step keeps the proof: what has no order with an operation loose has none
 //! with its outcome. What is left contradicts itself, and has an order as soon as one more is loosened.
 //!
 //! # Figures
 //!
-//! Measured on one core of a small virtual machine, with optimisation: FIGURES
+//! Measured on one core of a small virtual machine, with optimisation; ten processes, a quarter of the operations failed
+//! or unknown, unknown ones taking effect up to ten operations later or never. A check takes at most 90 MiB here.
+//!
+//! | history | register | counter | list |
+//! | --- | --- | --- | --- |
+//! | 10,000 operations on 100 keys | 5 ms | 5 ms | 12 ms |
+//! | 100,000 operations on 1,000 keys | 0.15 s | 0.13 s | 0.26 s |
+//! | 1,000 operations on 1 key | 1 ms | 50 ms | 3 ms |
+//! | 3,000 operations on 1 key | 20 ms | 0.2 s | 40 ms |
+//! | 10,000 operations on 1 key | 0.2 s | undecided after 3 s | 0.3 s |
+//!
+//! An anomaly in the middle of 10,000 operations on 100 keys is shown after 1 ms, of 1,000 on one key after 0.1 s, of
+//! 3,000 on one key after 1 s; of 10,000 on one key, half of those tried are undecided after 1 s. So a workload that is to
+//! be checked spreads over keys, a few hundred operations on each.
 //!
 //! # Sources
 //!

@@ -1,6 +1,6 @@
 //! A register: the value of one key.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -59,10 +59,12 @@ pub struct Register {
 /// What the outputs of a history tell of states.
 #[derive(Debug, Default)]
 struct Foresight {
-    /// States that a read or a compare-and-set has found, or that one with unknown outcome may find.
-    found: HashSet<Option<Value>>,
+    /// States that a read or a compare-and-set has found, or that one with unknown outcome may find, and where last.
+    found: HashMap<Option<Value>, usize>,
     /// States that a compare-and-set has not found.
     missed: HashSet<Option<Value>>,
+    /// The state that was missed last, and where; before it, another one.
+    missed_last: [Option<(Option<Value>, usize)>; 2],
     /// A value that is in neither, and stands for all others of these.
     other: Value,
 }
@@ -99,23 +101,27 @@ impl Specification for Register {
         matches!(input, RegisterInput::Read) || matches!(output, RegisterOutput::Kept)
     }
 
+    fn is_blind(&self, input: &RegisterInput) -> bool {
+        matches!(input, RegisterInput::Delete | RegisterInput::Write(_))
+    }
+
     fn foreseeing<'a>(
         &self,
         operations: impl Iterator<Item = (&'a RegisterInput, Option<&'a RegisterOutput>)>,
     ) -> Self {
         let mut foresight = Foresight::default();
-        operations.for_each(|(input, output)| foresight.learn(input, output));
+        operations.enumerate().for_each(|(at, (input, output))| foresight.learn(at, input, output));
         foresight.other = Value::unlike(|value| foresight.names(value));
         Self { foresight: Some(Arc::new(foresight)) }
     }
 
-    fn may_matter(&self, input: &RegisterInput) -> bool {
+    fn last_use(&self, input: &RegisterInput) -> Option<usize> {
         let after = match input {
-            RegisterInput::Read => return false,
+            RegisterInput::Read => return None,
             RegisterInput::Delete => None,
             RegisterInput::CompareAndSet { value, .. } | RegisterInput::Write(value) => Some(*value),
         };
-        self.foresight.as_ref().is_none_or(|foresight| foresight.explains(after))
+        self.foresight.as_ref().map_or(Some(usize::MAX), |foresight| foresight.last_owed(after))
     }
 
     fn simplified(&self, input: &RegisterInput) -> RegisterInput {
@@ -132,33 +138,43 @@ impl Specification for Register {
 }
 
 impl Foresight {
-    fn learn(&mut self, input: &RegisterInput, output: Option<&RegisterOutput>) {
+    fn learn(&mut self, at: usize, input: &RegisterInput, output: Option<&RegisterOutput>) {
         match (input, output) {
             (RegisterInput::Read, Some(RegisterOutput::Value(value))) => {
-                self.found.insert(*value);
+                self.found.insert(*value, at);
             }
             (RegisterInput::CompareAndSet { expected, .. }, Some(RegisterOutput::Kept)) => {
-                self.missed.insert(*expected);
+                self.miss(*expected, at);
             }
             (RegisterInput::CompareAndSet { expected, .. }, _) => {
-                self.found.insert(*expected);
+                self.found.insert(*expected, at);
             }
             (RegisterInput::Delete | RegisterInput::Read | RegisterInput::Write(_), _) => {}
         }
     }
 
+    fn miss(&mut self, expected: Option<Value>, at: usize) {
+        self.missed.insert(expected);
+        let [last, other] = &mut self.missed_last;
+        if last.is_some_and(|(state, _)| state != expected) {
+            *other = *last;
+        }
+        *last = Some((expected, at));
+    }
+
     fn names(&self, value: Value) -> bool {
-        self.found.contains(&Some(value)) || self.missed.contains(&Some(value))
+        self.found.contains_key(&Some(value)) || self.missed.contains(&Some(value))
     }
 
     fn simple(&self, value: Value) -> Value {
         if self.names(value) { value } else { self.other }
     }
 
-    /// Whether an output may be owed to this state. Where it may not, whatever left the register in it is followed
-    /// by operations that would do the same in any other state.
-    fn explains(&self, state: Option<Value>) -> bool {
-        self.found.contains(&state) || self.missed.iter().any(|missed| *missed != state)
+    /// Where an output may be owed to this state last. Behind that, whatever left the register in it is followed by
+    /// operations that would do the same in any other state.
+    fn last_owed(&self, state: Option<Value>) -> Option<usize> {
+        let missed = self.missed_last.iter().flatten().find(|(missed, _)| *missed != state);
+        self.found.get(&state).copied().max(missed.map(|(_, at)| *at))
     }
 }
 

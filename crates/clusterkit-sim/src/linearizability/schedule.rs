@@ -54,7 +54,8 @@ pub(super) fn prune<S: Specification>(
     let mut foreseeing = foresee(specification, entries);
     for _ in 0..PRUNE_ROUNDS_MAX {
         let count = entries.len();
-        entries.retain(|entry| entry.result.is_some() || foreseeing.may_matter(&entry.operation.input));
+        entries
+            .retain(|entry| entry.result.is_some() || foreseeing.last_use(&entry.operation.input).is_some());
         if entries.len() == count {
             break;
         }
@@ -64,7 +65,12 @@ pub(super) fn prune<S: Specification>(
 }
 
 fn foresee<S: Specification>(specification: &S, entries: &[Entry<'_, S::Input, S::Output>]) -> S {
-    specification.foreseeing(entries.iter().map(|entry| (&entry.operation.input, entry.output())))
+    let (mut known, loose): (Vec<&Entry<_, _>>, Vec<_>) =
+        entries.iter().partition(|entry| entry.result.is_some());
+    // A stable sort, as that of the required operations: places foreseen are levels.
+    known.sort_by_key(|entry| entry.result.map(|(returned, _)| returned));
+    specification
+        .foreseeing(known.into_iter().chain(loose).map(|entry| (&entry.operation.input, entry.output())))
 }
 
 /// An operation that has to take effect between its invocation and its return.
@@ -77,20 +83,26 @@ pub(super) struct Required<'a, I, O> {
     pub(super) output: &'a O,
     /// Whether it leaves the state as it is.
     pub(super) is_observer: bool,
+    /// Whether it does not depend on the state.
+    pub(super) is_blind: bool,
     /// Its number among those under way at once: small, and taken again once it has returned.
     pub(super) slot: u32,
     invoked: Moment,
     returned: Moment,
 }
 
-/// An operation that may take effect after its invocation.
+/// Operations with one input that may take effect, each after its invocation. Of these the first is taken first, since
+/// it can stand for any later one.
 #[derive(Debug)]
 pub(super) struct Optional<I> {
     /// As simple as what is foreseen allows.
     pub(super) input: I,
-    /// The one before with the same input. Of equals the first is taken first, since it can stand for the later one.
-    pub(super) twin: Option<u32>,
-    invoked: Moment,
+    /// Their numbers among all optional operations, in the order of invocations as these are.
+    pub(super) numbers: Vec<u32>,
+    /// The last level at which one of them is of use.
+    pub(super) level_last: usize,
+    /// Whether they do not depend on the state.
+    pub(super) is_blind: bool,
 }
 
 /// What is there when a required operation returns.
@@ -108,6 +120,7 @@ pub(super) struct Level {
 #[derive(Debug)]
 pub(super) struct Schedule<'a, I, O> {
     pub(super) required: Vec<Required<'a, I, O>>,
+    /// In the order of their first invocations.
     pub(super) optional: Vec<Optional<I>>,
     pub(super) levels: Vec<Level>,
 }
@@ -124,8 +137,10 @@ impl<'a, I: Clone + Eq + Hash, O> Schedule<'a, I, O> {
         required.sort_by_key(|operation| (operation.returned, operation.entry));
         let by_invocation = by_invocation(&required);
         give_slots(&mut required, &by_invocation);
-        let optional = optional(specification, entries);
-        let levels = levels(&required, &by_invocation, &optional);
+        let loose: Vec<&Operation<I, O>> =
+            entries.iter().filter(|entry| entry.result.is_none()).map(|entry| entry.operation).collect();
+        let optional = optional(specification, &loose);
+        let levels = levels(&required, &by_invocation, &loose);
         Self { required, optional, levels }
     }
 }
@@ -142,6 +157,7 @@ fn required<'a, S: Specification>(
         input: specification.simplified(input),
         output,
         is_observer: specification.is_observer(input, output),
+        is_blind: specification.is_blind(input),
         slot: 0,
         invoked: *invoked,
         returned,
@@ -168,24 +184,27 @@ fn give_slots<I, O>(required: &mut [Required<'_, I, O>], by_invocation: &[usize]
 
 fn optional<S: Specification>(
     specification: &S,
-    entries: &[Entry<'_, S::Input, S::Output>],
+    loose: &[&Operation<S::Input, S::Output>],
 ) -> Vec<Optional<S::Input>> {
-    let mut last = HashMap::new();
-    let loose = entries.iter().filter(|entry| entry.result.is_none());
-    loose
-        .zip(0..)
-        .map(|(entry, at)| {
-            let input = specification.simplified(&entry.operation.input);
-            let twin = last.insert(input.clone(), at);
-            Optional { input, twin, invoked: entry.operation.invoked }
-        })
-        .collect()
+    let (mut places, mut optional) = (HashMap::new(), Vec::new());
+    for (operation, number) in loose.iter().zip(0..) {
+        let input = specification.simplified(&operation.input);
+        let place = *places.entry(input.clone()).or_insert(optional.len());
+        if place == optional.len() {
+            let is_blind = specification.is_blind(&input);
+            optional.push(Optional { input, numbers: Vec::new(), level_last: 0, is_blind });
+        }
+        let level_last = specification.last_use(&operation.input).unwrap_or(0);
+        optional[place].level_last = optional[place].level_last.max(level_last);
+        optional[place].numbers.push(number);
+    }
+    optional
 }
 
 fn levels<I, O>(
     required: &[Required<'_, I, O>],
     by_invocation: &[usize],
-    optional: &[Optional<I>],
+    loose: &[&Operation<I, O>],
 ) -> Vec<Level> {
     let mut waiting = by_invocation.iter().copied().peekable();
     let mut open: Vec<usize> = Vec::new();
@@ -194,7 +213,7 @@ fn levels<I, O>(
         let is_there = |other: &usize| required[*other].invoked <= operation.returned;
         open.extend(iter::from_fn(|| waiting.next_if(is_there)));
         open.sort_unstable();
-        let optional_count = optional.partition_point(|optional| optional.invoked <= operation.returned);
+        let optional_count = loose.partition_point(|optional| optional.invoked <= operation.returned);
         let optional_count = u32::try_from(optional_count).expect("fewer operations than 32 bits count");
         levels.push(Level { open: open.clone(), optional_count });
         open.retain(|other| *other != at);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::bits::Bits;
 use super::limits::STEPS_MAX;
-use super::schedule::{Entry, Level, Required, Schedule, prune};
+use super::schedule::{Entry, Level, Optional, Required, Schedule, prune};
 use super::specification::Specification;
 
 /// How a search ended.
@@ -14,8 +14,8 @@ pub(super) enum Finding {
     Ordered,
     /// There is none: no order even of what was invoked and had returned when this entry did.
     Stuck { entry: usize },
-    /// It took more steps than allowed.
-    Undecided,
+    /// It took more steps than allowed. The search has not got past the return of this entry.
+    Undecided { entry: usize },
 }
 
 /// A finding and what it cost.
@@ -29,8 +29,7 @@ pub(super) struct Examination<'a, I, O> {
 
 /// Searches an order of `entries`, which are in the order of their invocations, in at most about `steps_max` steps.
 ///
-/// A step is one call of the specification, one look at an operation that is not called, or one comparison with a
-/// configuration that was seen before.
+/// A step is one call of the specification, or one comparison with a configuration that was seen before.
 pub(super) fn examine<'a, S: Specification>(
     specification: &S,
     mut entries: Vec<Entry<'a, S::Input, S::Output>>,
@@ -108,7 +107,7 @@ impl<'a, S: Specification> Search<'a, S> {
                 return Finding::Ordered;
             }
             if self.steps >= steps_max {
-                return Finding::Undecided;
+                return Finding::Undecided { entry: self.deepest_entry() };
             }
             if let Some(configuration) = frame.waiting.pop_front() {
                 self.visit(level, configuration);
@@ -118,7 +117,11 @@ impl<'a, S: Specification> Search<'a, S> {
                 self.stack.pop();
             }
         }
-        Finding::Stuck { entry: self.schedule.required[self.deepest].entry }
+        Finding::Stuck { entry: self.deepest_entry() }
+    }
+
+    fn deepest_entry(&self) -> usize {
+        self.schedule.required[self.deepest].entry
     }
 
     fn push(&mut self, level: usize, configuration: Configuration) {
@@ -133,7 +136,7 @@ impl<'a, S: Specification> Search<'a, S> {
         if configuration.effective.contains(slot) {
             configuration.effective.remove(slot);
             self.push(level + 1, configuration);
-        } else if self.is_new(level, &configuration) {
+        } else if !self.is_dead(level, &configuration) && self.is_new(level, &configuration) {
             self.frame().visited.push_back(configuration.clone());
             if let Some(state) = self.required_step(&configuration, level) {
                 self.push(level + 1, Configuration { state, ..configuration });
@@ -150,6 +153,15 @@ impl<'a, S: Specification> Search<'a, S> {
                 configuration.effective.insert(slot);
             }
         }
+    }
+
+    /// Whether an operation that is under way can no longer have its output.
+    fn is_dead(&self, level: usize, configuration: &Configuration) -> bool {
+        let state = &self.states.all[configuration.state as usize];
+        self.schedule.levels[level].open.iter().map(|at| &self.schedule.required[*at]).any(|operation| {
+            let is_waiting = !configuration.effective.contains(operation.slot);
+            is_waiting && self.specification.is_missed(state, &operation.input, operation.output)
+        })
     }
 
     /// Whether no configuration seen could do all that this one can.
@@ -169,8 +181,7 @@ impl<'a, S: Specification> Search<'a, S> {
     /// Lets one more operation take effect before the one that returns, each in turn.
     fn extend(&mut self, level: usize, configuration: &Configuration) {
         let mut extended = VecDeque::new();
-        let Level { open, optional_count } = &self.schedule.levels[level];
-        for at in open.iter().skip(1) {
+        for at in self.schedule.levels[level].open.iter().skip(1) {
             let Required { slot, is_observer, .. } = self.schedule.required[*at];
             if is_observer || configuration.effective.contains(slot) {
                 continue;
@@ -181,14 +192,52 @@ impl<'a, S: Specification> Search<'a, S> {
                 extended.push_back(next);
             }
         }
-        for at in 0..*optional_count {
-            if let Some(state) = self.optional_step(configuration, at) {
-                let mut next = Configuration { state, ..configuration.clone() };
-                next.spent.insert(at);
+        for optional in self.optional(level) {
+            if let Some(next) = self.spend(level, configuration, optional) {
                 extended.push_back(next);
             }
         }
         self.frame().waiting.append(&mut extended);
+    }
+
+    /// What may be spent at `level`.
+    fn optional(&self, level: usize) -> impl Iterator<Item = &'a Optional<S::Input>> + use<'a, S> {
+        let invoked_count = self.schedule.levels[level].optional_count;
+        let invoked = self.schedule.optional.iter().take_while(move |one| one.numbers[0] < invoked_count);
+        invoked.filter(move |one| one.level_last >= level)
+    }
+
+    /// The configuration in which one more of `optional` has taken effect, if there is one left and a use in it.
+    fn spend(
+        &mut self,
+        level: usize,
+        configuration: &Configuration,
+        optional: &Optional<S::Input>,
+    ) -> Option<Configuration> {
+        let is_spent = |number: &u32| configuration.spent.contains(*number);
+        let number = *optional.numbers.get(optional.numbers.partition_point(is_spent))?;
+        if number >= self.schedule.levels[level].optional_count {
+            return None;
+        }
+        let state = self.step(configuration.state, &optional.input, None)?;
+        if state == configuration.state || !self.is_of_use(level, configuration, state) {
+            return None;
+        }
+        let mut next = Configuration { state, ..configuration.clone() };
+        next.spent.insert(number);
+        Some(next)
+    }
+
+    /// Whether anything that depends on the state may come next after it was changed to `state`. If only what is blind
+    /// may, the change is in vain.
+    fn is_of_use(&mut self, level: usize, configuration: &Configuration, state: u32) -> bool {
+        let required = self.schedule.levels[level].open.iter().map(|at| &self.schedule.required[*at]);
+        let mut waiting = required.filter(|one| !one.is_blind && !configuration.effective.contains(one.slot));
+        waiting.any(|one| self.step(state, &one.input, Some(one.output)).is_some())
+            || self
+                .optional(level)
+                .filter(|one| !one.is_blind)
+                .any(|one| self.step(state, &one.input, None).is_some_and(|after| after != state))
     }
 
     fn frame(&mut self) -> &mut Frame {
@@ -198,17 +247,6 @@ impl<'a, S: Specification> Search<'a, S> {
     fn required_step(&mut self, configuration: &Configuration, at: usize) -> Option<u32> {
         let operation = &self.schedule.required[at];
         self.step(configuration.state, &operation.input, Some(operation.output))
-    }
-
-    /// The state after an optional operation, if it was not spent and there is a use in it.
-    fn optional_step(&mut self, configuration: &Configuration, at: u32) -> Option<u32> {
-        let operation = &self.schedule.optional[at as usize];
-        let is_next = operation.twin.is_none_or(|twin| configuration.spent.contains(twin));
-        if configuration.spent.contains(at) || !is_next {
-            self.steps += 1;
-            return None;
-        }
-        self.step(configuration.state, &operation.input, None).filter(|state| *state != configuration.state)
     }
 
     fn step(&mut self, state: u32, input: &S::Input, output: Option<&S::Output>) -> Option<u32> {

@@ -6,6 +6,8 @@
 //! may matter to no output is left out, which changes no verdict; all others stay, as what may explain outputs and
 //! does not suffice.
 
+use std::iter;
+
 use super::history::Moment;
 use super::limits::TRIALS_MIN;
 use super::schedule::Entry;
@@ -28,21 +30,23 @@ pub(super) fn shorten<'a, S: Specification>(
     stuck: usize,
     steps_max: u64,
 ) -> Short<'a, S::Input, S::Output> {
-    let (steps_left, steps_per_trial) = (steps_max, steps_max / TRIALS_MIN);
-    let entries = entries.to_vec();
-    let mut shortening =
-        Shortening { specification, entries, steps_left, steps_per_trial, is_undecided: false };
-    shortening.cut_end(stuck);
-    let mut size = shortening.required().len().div_ceil(2).max(1);
-    loop {
-        shortening.is_undecided = false;
-        let is_shorter = shortening.pass(size);
-        if size == 1 && !is_shorter {
-            break;
-        }
-        size = if is_shorter { size } else { size.div_ceil(2) }.min(shortening.required().len()).max(1);
+    let mut shortening = Shortening::new(specification, entries, steps_max);
+    if !shortening.focus(stuck) {
+        shortening.cut_end(stuck);
     }
-    Short { entries: shortening.entries, is_minimal: !shortening.is_undecided }
+    shortening.finish()
+}
+
+/// Looks for a contradiction in `entries` close before the return of the one at `stuck`, where a search ran out of
+/// steps. `None` proves nothing.
+pub(super) fn find<'a, S: Specification>(
+    specification: &S,
+    entries: &[Entry<'a, S::Input, S::Output>],
+    stuck: usize,
+    steps_max: u64,
+) -> Option<Short<'a, S::Input, S::Output>> {
+    let mut shortening = Shortening::new(specification, entries, steps_max);
+    shortening.focus(stuck).then(|| shortening.finish())
 }
 
 /// The history up to the return of the entry at `end`: what was invoked later is not in it, and what returned later
@@ -60,6 +64,24 @@ fn returned<I, O>(entries: &[Entry<'_, I, O>], at: usize) -> Option<(Moment, usi
     entries[at].result.map(|(returned, _)| (returned, at))
 }
 
+/// The places of what is not loose.
+fn required<I, O>(entries: &[Entry<'_, I, O>]) -> Vec<usize> {
+    (0..entries.len()).filter(|at| entries[*at].result.is_some()).collect()
+}
+
+/// The places of what is not loose, in the order of returns.
+fn by_return<I, O>(entries: &[Entry<'_, I, O>]) -> Vec<usize> {
+    let mut places = required(entries);
+    places.sort_unstable_by_key(|at| returned(entries, *at));
+    places
+}
+
+fn loosen<'a, I, O>(entries: &[Entry<'a, I, O>], places: &[usize]) -> Vec<Entry<'a, I, O>> {
+    let mut entries = entries.to_vec();
+    places.iter().for_each(|at| entries[*at] = Entry::loose(entries[*at].operation));
+    entries
+}
+
 struct Shortening<'a, 's, S: Specification> {
     specification: &'s S,
     entries: Vec<Entry<'a, S::Input, S::Output>>,
@@ -70,44 +92,68 @@ struct Shortening<'a, 's, S: Specification> {
     is_undecided: bool,
 }
 
-impl<'a, S: Specification> Shortening<'a, '_, S> {
-    /// The places of what is not loose.
-    fn required(&self) -> Vec<usize> {
-        (0..self.entries.len()).filter(|at| self.entries[*at].result.is_some()).collect()
+impl<'a, 's, S: Specification> Shortening<'a, 's, S> {
+    fn new(specification: &'s S, entries: &[Entry<'a, S::Input, S::Output>], steps_left: u64) -> Self {
+        let steps_per_trial = steps_left / TRIALS_MIN;
+        Self { specification, entries: entries.to_vec(), steps_left, steps_per_trial, is_undecided: false }
+    }
+
+    /// Loosens all that can be.
+    fn finish(mut self) -> Short<'a, S::Input, S::Output> {
+        let mut size = required(&self.entries).len().div_ceil(2).max(1);
+        loop {
+            self.is_undecided = false;
+            let is_shorter = self.pass(size);
+            if size == 1 && !is_shorter {
+                break;
+            }
+            size = if is_shorter { size } else { size.div_ceil(2) };
+            size = size.min(required(&self.entries).len()).max(1);
+        }
+        Short { entries: self.entries, is_minimal: !self.is_undecided }
+    }
+
+    /// Goes on with the beginning up to `stuck`, and of that with the shortest end that is broken by itself: mostly
+    /// what contradicts itself is close together, and short ends are cheap to search.
+    fn focus(&mut self, stuck: usize) -> bool {
+        let all = beginning(&self.entries, stuck);
+        let ends = by_return(&all);
+        let sizes = iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size < ends.len());
+        for size in sizes {
+            let (loosened, _) = ends.split_at(ends.len() - size);
+            if self.is_still_broken(loosen(&all, loosened)) {
+                return true;
+            }
+        }
+        self.is_still_broken(all)
     }
 
     /// Goes on with the shortest beginning that has no order. It may reach further than the search did, which knew
     /// outputs that were told later.
     fn cut_end(&mut self, stuck: usize) {
-        let mut ends = self.required();
-        ends.sort_unstable_by_key(|at| returned(&self.entries, *at));
         let all = self.entries.clone();
+        let mut ends = by_return(&all);
         ends.drain(..ends.iter().position(|end| *end == stuck).unwrap_or(0));
-        if !self.is_still_broken(beginning(&all, stuck)) {
-            // The last beginning that it goes on with is the shortest: where the search ends does not matter.
-            let _ = ends.partition_point(|end| !self.is_still_broken(beginning(&all, *end)));
-        }
+        // The last beginning that it goes on with is the shortest: where the search ends does not matter.
+        let _ = ends.partition_point(|end| !self.is_still_broken(beginning(&all, *end)));
     }
 
     /// Tries to loosen every run of `size` operations, the last first. Whether one could be.
     fn pass(&mut self, size: usize) -> bool {
         let mut is_shorter = false;
-        let mut end = self.required().len();
+        let mut end = required(&self.entries).len();
         while end > 0 {
             let start = end.saturating_sub(size);
             is_shorter |= self.try_loosen(start, end);
-            end = start.min(self.required().len());
+            end = start.min(required(&self.entries).len());
         }
         is_shorter
     }
 
     /// Loosens the required operations `start..end` if there is no order then either.
     fn try_loosen(&mut self, start: usize, end: usize) -> bool {
-        let mut entries = self.entries.clone();
-        for at in &self.required()[start..end] {
-            entries[*at] = Entry::loose(entries[*at].operation);
-        }
-        self.is_still_broken(entries)
+        let loosened = &required(&self.entries)[start..end];
+        self.is_still_broken(loosen(&self.entries, loosened))
     }
 
     /// Goes on with `entries` if they have no order.
@@ -117,7 +163,7 @@ impl<'a, S: Specification> Shortening<'a, '_, S> {
         match examination.finding {
             Finding::Ordered => {}
             Finding::Stuck { .. } => self.entries = examination.entries,
-            Finding::Undecided => self.is_undecided = true,
+            Finding::Undecided { .. } => self.is_undecided = true,
         }
         matches!(examination.finding, Finding::Stuck { .. })
     }

@@ -45,10 +45,18 @@ pub trait Specification: Clone {
     /// delete does not, though some states stay as they are. `false` is always right, and slower.
     fn is_observer(&self, input: &Self::Input, output: &Self::Output) -> bool;
 
-    /// This specification once it has seen all operations of a history, those with unknown outcome without output.
+    /// Whether the same state comes after this input whatever the state before, with the same output: a write is blind.
+    /// `false` is always right, and slower.
+    fn is_blind(&self, input: &Self::Input) -> bool {
+        let _ = input;
+        false
+    }
+
+    /// This specification once it has seen all operations of a history: those with an output in the order of their
+    /// returns, then those with unknown outcome.
     ///
     /// It makes the search faster, and never changes a verdict: [`step`](Self::step) may then refuse what makes one
-    /// of the outputs impossible later, [`may_matter`](Self::may_matter) may name what explains none of them, and
+    /// of the outputs impossible later, [`last_use`](Self::last_use) may name what explains few of them, and
     /// [`simplified`](Self::simplified) may forget what none of them tells.
     #[must_use]
     fn foreseeing<'a>(
@@ -63,11 +71,19 @@ pub trait Specification: Clone {
         self.clone()
     }
 
-    /// Whether an operation with unknown outcome may be what explains an output of the history foreseen: if not,
-    /// every order that has it is still one without it, and it is left out. `true` is always right.
-    fn may_matter(&self, input: &Self::Input) -> bool {
+    /// The place of the last operation foreseen whose output may be owed to an operation with unknown outcome, `None`
+    /// if there is none. Wherever such an operation comes later in an order, that is one without it as well.
+    /// `Some(usize::MAX)` is always right, and slower.
+    fn last_use(&self, input: &Self::Input) -> Option<usize> {
         let _ = input;
-        true
+        Some(usize::MAX)
+    }
+
+    /// Whether neither `state` nor any state after it in the history foreseen allows this output. `false` is always
+    /// right, and slower.
+    fn is_missed(&self, state: &Self::State, input: &Self::Input, output: &Self::Output) -> bool {
+        let _ = (state, input, output);
+        false
     }
 
     /// An input that can stand for this one in the history foreseen: the same states allow its output, and no output

@@ -115,6 +115,13 @@ fn an_unknown_write_takes_effect_once() {
 }
 
 #[test]
+fn an_unknown_write_that_was_not_needed_is_there_for_later() {
+    let read = "p0 k1 0..10 write 1 -> done\np1 k1 0..12 write 2 -> done\np2 k1 0.. write 1 -> unknown\n\
+                p3 k1 13..14 read -> 1\n";
+    linearizable::<Register>(&format!("{read}p3 k1 15..16 write 3 -> done\np3 k1 17..18 read -> 1"));
+}
+
+#[test]
 fn an_unknown_write_explains_a_swap_that_kept() {
     let write = "p0 k1 0..1 write 1 -> done\np1 k1 4..5 cas 1 2 -> kept\n";
     broken::<Register>(write);
@@ -213,17 +220,31 @@ fn unknown_writes_cost_little() {
 fn what_takes_too_many_steps_is_undecided() {
     let adds: String = (0..20).map(|at| format!("p{at} k1 0.. add {} -> unknown\n", 1 << at)).collect();
     let history = history::<Counter>(&format!("{adds}p99 k1 1..2 read -> 700001\np99 k2 3..4 read -> 0"));
-    let limits = Limits { steps_per_key: 1_000, ..Limits::default() };
+    let limits = Limits { steps_per_key: 1_000, steps_shortening: 1_000 };
     let report = check(&Counter::default(), &history, limits);
     assert!(!report.is_linearizable());
     assert!(matches!(&report.verdict, Verdict::Undecided { keys } if keys.len() == 1), "{report}");
 }
 
 #[test]
+fn a_contradiction_is_found_where_the_whole_takes_too_many_steps() {
+    let unknown: String = (0..20).map(|at| format!("p{at} k1 0.. add {} -> unknown\n", 64 << at)).collect();
+    let known: String = (10..60).map(|at| format!("p98 k1 {at}0..{at}1 add 1 -> done\n")).collect();
+    let reads = "p99 k1 700..701 read -> 50\np99 k1 702..703 read -> 49";
+    let history = history::<Counter>(&format!("{unknown}{known}{reads}"));
+    let is_broken = |steps_shortening| {
+        let limits = Limits { steps_per_key: 5_000, steps_shortening };
+        matches!(check(&Counter::default(), &history, limits).verdict, Verdict::Broken(_))
+    };
+    assert!(!is_broken(0));
+    assert!(is_broken(100_000));
+}
+
+#[test]
 fn a_broken_key_is_found_behind_an_undecided_one() {
     let adds: String = (0..20).map(|at| format!("p{at} k1 0.. add {} -> unknown\n", 1 << at)).collect();
     let history = history::<Counter>(&format!("{adds}p99 k1 1..2 read -> 700001\np99 k2 3..4 read -> 1"));
-    let limits = Limits { steps_per_key: 1_000, ..Limits::default() };
+    let limits = Limits { steps_per_key: 1_000, steps_shortening: 1_000 };
     let report = check(&Counter::default(), &history, limits);
     assert!(matches!(report.verdict, Verdict::Broken(_)), "{report}");
 }
