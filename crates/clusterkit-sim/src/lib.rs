@@ -4,3 +4,4 @@
 //! steps a second are taken and every invariant is checked after each of them.
 
 pub mod model;
+pub mod replicas;
