@@ -28,6 +28,8 @@ Usage: sim --seeds <N | A..B> [--minutes <M>] [--threads <T>] [--mutant <NAME>] 
 
 /// Seeds for each mistake, if the command line does not say.
 const MUTANT_SEEDS: u64 = 2_000;
+/// The most of a breach that is shown in one line.
+const LINE_MAX: usize = 150;
 /// Breaches that are shown in full.
 const SHOWN_MAX: usize = 3;
 
@@ -202,7 +204,8 @@ fn show_breaches(sum: &Sum, options: &Options) {
         }
     }
     for (seed, breach) in sum.breaches.iter().filter_map(|(seed, report)| Some((seed, report.breach.as_ref()?))) {
-        println!("seed {seed}: {} {}", breach.invariant, breach.text.lines().next().unwrap_or_default());
+        let line: String = breach.text.lines().next().unwrap_or_default().chars().take(LINE_MAX).collect();
+        println!("seed {seed}: {} {line}", breach.invariant);
     }
 }
 

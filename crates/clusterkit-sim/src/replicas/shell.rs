@@ -16,7 +16,7 @@ use clusterkit_core::topology::Topology;
 use super::coverage::Step;
 use super::network::CONTROL;
 use super::node::index;
-use super::store::Package;
+use super::store::{Package, Store};
 use super::world::{Event, World};
 
 /// Actions after one fact: more of them and something goes round in circles.
@@ -259,7 +259,7 @@ impl World {
 
     fn append(&mut self, node: usize, key: ReplicaKey, op: LogOp, (first, records): (u64, Vec<Record>)) {
         let end = first + records.len() as u64;
-        let last_time = self.nodes[node].disk.store(key).map(|store| store.time_last());
+        let last_time = self.nodes[node].disk.store(key).and_then(Store::time_of_last);
         let heads: Vec<_> = records.iter().map(|record| (record.epoch, record.time)).collect();
         if !self.nodes[node].disk.append(key, op, first, records) {
             let text = || format!("n{node} appends at {first}, where its log does not end");

@@ -93,7 +93,12 @@ impl Store {
         self.records.get(usize::try_from(offset.checked_sub(self.start)?).ok()?)
     }
 
-    pub(super) fn time_last(&self) -> LogTime {
+    /// The time of the last record, if it is still there.
+    pub(super) fn time_of_last(&self) -> Option<LogTime> {
+        self.records.back().map(|record| record.time)
+    }
+
+    fn time_last(&self) -> LogTime {
         self.records.back().map_or(self.time_base, |record| record.time)
     }
 
