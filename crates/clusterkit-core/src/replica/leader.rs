@@ -199,7 +199,11 @@ impl Replica {
     fn append_own(&mut self, cx: &Context<'_>, entry: Entry, wall_ms: u64) {
         let epoch = self.record.epoch;
         let last = self.log.time_last();
+        let was_idle = self.commit == self.log.end();
         let Role::Leader(leader) = &mut self.role else { return };
+        if was_idle {
+            leader.stall.since = cx.now;
+        }
         let backwards = cx.config.mistakes.has(Mistake::StampBackwards);
         let time = if backwards { LogTime(wall_ms) } else { leader.stamps.stamp(cx.now, wall_ms, last) };
         let record = Record { epoch, time, entry };

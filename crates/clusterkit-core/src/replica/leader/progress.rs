@@ -37,7 +37,10 @@ pub(crate) struct Progress {
     /// To count as keeping up, it must reach this, and has had time since.
     lag_target: u64,
     lag_since: Instant,
+    /// Since when it has had everything whenever it had time to get it, and when it had everything last.
     caught_up_since: Option<Instant>,
+    level_at: Instant,
+    is_level: bool,
     /// How often this leader left it out.
     expulsions: u32,
     greeted: bool,
@@ -62,6 +65,8 @@ impl Progress {
             lag_target: 1,
             lag_since: now,
             caught_up_since: None,
+            level_at: now,
+            is_level: false,
             expulsions: 0,
             greeted: true,
         }
@@ -110,7 +115,7 @@ impl Progress {
     pub(super) fn detach(&mut self) {
         self.is_attached = false;
         self.matched = 0;
-        self.caught_up_since = None;
+        (self.caught_up_since, self.is_level) = (None, false);
         self.rewind();
     }
 
@@ -179,7 +184,14 @@ impl Progress {
         if self.is_attached && self.matched >= log_end {
             self.note_keeping_up(cx);
         }
-        self.caught_up_since = if caught_up { self.caught_up_since.or(Some(cx.now)) } else { None };
+        // Members commit before it acknowledges: it is behind for a moment with each record.
+        self.is_level = caught_up;
+        if caught_up {
+            self.level_at = cx.now;
+            self.caught_up_since.get_or_insert(cx.now);
+        } else if cx.now.since(self.level_at) >= cx.config.lag_max {
+            self.caught_up_since = None;
+        }
     }
 
     fn note_keeping_up(&mut self, cx: &Context<'_>) {
@@ -197,7 +209,7 @@ impl Progress {
 
     /// Whether it has kept up for long enough to be taken in (rule S6).
     pub(super) fn has_proved_itself(&self, cx: &Context<'_>) -> bool {
-        self.caught_up_since.is_some_and(|since| cx.now.since(since) >= self.probation(cx))
+        self.is_level && self.caught_up_since.is_some_and(|since| cx.now.since(since) >= self.probation(cx))
     }
 
     fn probation(&self, cx: &Context<'_>) -> Duration {
