@@ -279,12 +279,22 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(follower) else { return };
         let uid = progress.uid;
-        if !progress.end_fetch(first, incarnation) || records.is_empty() {
+        if !progress.end_fetch(first, incarnation) {
             return;
         }
-        progress.note_sent(cx.now, first, &records, commit);
+        let is_gone = records.is_empty();
+        if is_gone {
+            progress.await_snapshot(cx.now);
+        } else {
+            progress.note_sent(cx.now, first, &records, commit);
+        }
+        // Without records it asks how far the follower is: what it acknowledged may have been lost.
         let peer = Peer { node: follower, uid, incarnation };
         self.send(&peer, Body::Append { start: first, previous_epoch, records, commit });
+        if is_gone {
+            let (replica, to) = (self.key, follower.clone());
+            self.actions.push_back(Action::SendSnapshot { replica, to });
+        }
     }
 
     /// Sends every attached follower what it lacks, as far as its window allows (rule W4).

@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) slow_disk_until: Instant,
     /// The next sync fails.
     pub(super) sync_fails: bool,
+    /// How much of each replica was durable once.
+    pub(super) durable_once: BTreeMap<ReplicaKey, u64>,
     /// It lost something that the control plane does not know of yet.
     pub(super) lost_something: bool,
 }
@@ -81,8 +83,16 @@ impl Node {
             paused_until: Instant::ORIGIN,
             slow_disk_until: Instant::ORIGIN,
             sync_fails: false,
+            durable_once: BTreeMap::new(),
             lost_something: false,
         }
+    }
+
+    /// Notes how much of a replica is durable.
+    pub(super) fn note_durable(&mut self, key: ReplicaKey) {
+        let durable = self.disk.store(key).map_or(0, |store| store.durable);
+        let once = self.durable_once.entry(key).or_default();
+        *once = durable.max(*once);
     }
 
     pub(super) fn runs(&self, run: u64) -> bool {
@@ -192,6 +202,8 @@ impl World {
     fn begin_run(&mut self, index: usize, incarnation: Incarnation) {
         let config = self.settings.config.clone();
         let node = &mut self.nodes[index];
+        let keys: Vec<_> = node.disk.stores().map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| node.note_durable(key));
         let Some(process) = node.process.as_mut() else { return };
         process.incarnation = incarnation;
         let mut recovered: BTreeMap<ReplicaKey, Recovered> = BTreeMap::new();

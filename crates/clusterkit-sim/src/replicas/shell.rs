@@ -383,6 +383,7 @@ impl World {
         let durable = self.nodes[node].disk.end_sync();
         let (local, wall_ms) = self.clocks(node);
         for change in durable {
+            self.nodes[node].note_durable(change.key);
             let Some(replicas) = self.nodes[node].replicas_mut() else { return };
             if let Some(op) = change.op {
                 replicas.handle_durable(local, wall_ms, change.key, op);

@@ -145,6 +145,14 @@ impl Progress {
         true
     }
 
+    /// What it needs next is in the log no more: nothing is sent until a snapshot was. It stays attached, since it
+    /// does not ask again by itself.
+    pub(super) fn await_snapshot(&mut self, now: Instant) {
+        self.rewind();
+        self.snapshot = Some(self.incarnation);
+        self.waiting_since = Some(now);
+    }
+
     pub(super) fn end_snapshot(&mut self) {
         self.snapshot = None;
     }
@@ -231,7 +239,8 @@ impl Progress {
         if self.waiting_since.is_some_and(|since| cx.now.since(since) >= self.patience(cx)) {
             self.rewind();
             self.must_hear();
-            self.waiting_since = None;
+            // While a snapshot is under way nothing is sent; what comes after it is looked at again.
+            self.waiting_since = self.snapshot.is_some().then_some(cx.now);
             self.silences = (self.silences + 1).min(16);
         }
     }
@@ -243,7 +252,7 @@ impl Progress {
     /// From where on something is to be sent now, if anything is.
     pub(super) fn next_start(&self, cx: &Context<'_>, log_end: u64, commit: u64) -> Option<u64> {
         let is_probing = self.silences > 0 && self.waiting_since.is_some();
-        if !self.is_attached || self.is_fetching || is_probing {
+        if !self.is_attached || self.is_fetching || is_probing || self.snapshot.is_some() {
             return None;
         }
         let has_room = self.in_flight_bytes < cx.config.window_bytes;
