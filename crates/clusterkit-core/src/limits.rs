@@ -14,6 +14,8 @@ pub const REPLICATION_FACTOR_MAX: u32 = 15;
 pub const VOTERS_MAX: usize = 5;
 /// Nodes that `expect` may name.
 pub const EXPECT_MAX: u32 = 64;
+/// Replicas that one registration names as damaged.
+pub const DAMAGED_REPLICAS_MAX: usize = 1_024;
 /// Metadata entries of one node.
 pub const METADATA_ENTRIES_MAX: usize = 64;
 /// Bytes of one metadata key or value, of a zone and of an address.

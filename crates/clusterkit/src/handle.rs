@@ -500,7 +500,8 @@ impl ClusterKit {
     ///
     /// # Errors
     ///
-    /// See [`ChangeError`]; also when this node does not lead it any more. Refused because the record
+    /// See [`ChangeError`]; also when this node does not lead it any more, or no other could: then the
+    /// lease holds again as soon as this node knows the record's next version. Refused because the record
     /// was another one by then, the lease holds again as soon as this node knows that record, if it
     /// leads by it. On every other error it stays ended until the record changes: call again.
     pub async fn report_stalled(&self, partition: PartitionId) -> Result<Applied, ChangeError> {

@@ -222,6 +222,7 @@ mod tests {
             store: StoreId(number),
             boot: BootId(number),
             damaged: false,
+            replicas_damaged: BTreeMap::new(),
             node_addr: format!("127.0.0.1:{}", 7_000 + number),
             public_addr: format!("127.0.0.1:{}", 8_000 + number),
             zone: None,

@@ -45,6 +45,7 @@ impl ControlState {
         } else if registration.damaged {
             self.distrust_replicas(&known.id);
         }
+        self.renew_damaged(&known.id, &registration.replicas_damaged);
         Ok(self.insert_node(registration, known.incarnation.next()))
     }
 
@@ -68,29 +69,6 @@ impl ControlState {
             }
             record.transfer = record.transfer.take().filter(|_| !follows_next);
             leads || follows_next
-        });
-    }
-
-    /// The disk is another one: what it held is gone, so its replicas are new ones.
-    fn renew_replicas(&mut self, node: &NodeId) {
-        let held: Vec<_> = self.partitions_of(node);
-        for partition in held {
-            let uid = self.next_uid();
-            let record = self.partition_mut(partition);
-            if let Some(replica) = record.replicas.iter_mut().find(|replica| replica.node == *node) {
-                replica.uid = uid;
-            }
-            distrust(record, node);
-            record.version = record.version.next();
-        }
-    }
-
-    /// Rule R3: acknowledged bytes may be missing.
-    fn distrust_replicas(&mut self, node: &NodeId) {
-        self.change_partitions_of(node, |record, node| {
-            let held = record.in_sync.contains(node);
-            distrust(record, node);
-            held
         });
     }
 }
@@ -146,33 +124,11 @@ impl ControlState {
         if record.leader.is_some() {
             return Err(Rejected::OtherState { partition });
         }
-        if !record.is_electable(leader) || !self.topology.is_live(leader) {
+        if !self.can_lead(record, leader) {
             return Err(Rejected::NotElectable { partition, node: leader.clone() });
         }
         let origin = if by_position { Origin::Position } else { Origin::Membership };
         install_leader(self.partition_mut(partition), leader, origin);
-        Ok(Applied::Changed)
-    }
-
-    /// Rule F5.
-    pub(super) fn elect_unclean(
-        &mut self,
-        partition: PartitionId,
-        version: PartitionVersion,
-        leader: &NodeId,
-    ) -> Result<Applied, Rejected> {
-        let record = self.partition_at(partition, version)?;
-        let all_back = record.in_sync.iter().all(|node| self.topology.is_live(node));
-        if record.leader.is_some() || record.in_sync != record.tainted || !all_back {
-            return Err(Rejected::OtherState { partition });
-        }
-        if !record.in_sync.contains(leader) {
-            return Err(Rejected::NotElectable { partition, node: leader.clone() });
-        }
-        let record = self.partition_mut(partition);
-        record.tainted.remove(leader);
-        install_leader(record, leader, Origin::Unclean);
-        record.unclean = Some(record.epoch);
         Ok(Applied::Changed)
     }
 }
@@ -190,7 +146,9 @@ impl ControlState {
             record.version = record.version.next();
             return Err(refusal);
         }
-        let min_in_sync = self.min_in_sync_for(record.replicas.len());
+        // The source of a move is a copy too many: a minimum that counted it could not be kept without it.
+        let sources = record.movement.iter().filter(|movement| movement.source.is_some()).count();
+        let min_in_sync = self.min_in_sync_for(record.replicas.len() - sources);
         let record = self.partition_mut(partition);
         let dropped: Vec<_> = record.in_sync.difference(&proposal.in_sync).cloned().collect();
         dropped.iter().for_each(|node| lapse(record, node));
@@ -231,7 +189,7 @@ impl ControlState {
         Ok(())
     }
 
-    fn check_incarnation(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), Rejected> {
+    pub(super) fn check_incarnation(&self, node: &NodeId, incarnation: Incarnation) -> Result<(), Rejected> {
         match self.topology.node(node) {
             None => Err(Rejected::UnknownNode { node: node.clone() }),
             Some(record) if record.incarnation != incarnation => {
@@ -251,7 +209,7 @@ impl ControlState {
         if record.leader.is_none() || record.leader.as_ref() == Some(target) || record.transfer.is_some() {
             return Err(Rejected::OtherState { partition });
         }
-        if !record.is_electable(target) || !self.topology.is_live(target) {
+        if !self.can_lead(record, target) {
             return Err(Rejected::NotElectable { partition, node: target.clone() });
         }
         let record = self.partition_mut(partition);
@@ -290,7 +248,11 @@ impl ControlState {
         if record.leader.as_ref() != Some(from) || record.epoch != epoch {
             return Err(Rejected::OtherState { partition });
         }
-        if !record.is_electable(&target) || !self.topology.is_live(&target) {
+        if !self.can_lead(record, &target) {
+            // The sender stopped, and waits for a newer record (rule M4).
+            let record = self.partition_mut(partition);
+            record.transfer = None;
+            record.version = record.version.next();
             return Err(Rejected::NotElectable { partition, node: target });
         }
         let record = self.partition_mut(partition);
@@ -314,8 +276,30 @@ impl ControlState {
         if record.leader.as_ref() != Some(node) || record.epoch != epoch {
             return Err(Rejected::OtherState { partition });
         }
+        let is_followed = record.in_sync.iter().any(|other| other != node && self.can_lead(record, other));
         let record = self.partition_mut(partition);
+        record.version = record.version.next();
+        if !is_followed {
+            // The sender stopped, and waits for a newer record.
+            return Err(Rejected::NoSuccessor { partition });
+        }
         record.end_epoch(Some(node.clone()));
+        Ok(Applied::Changed)
+    }
+
+    /// Rule F6.
+    pub(super) fn revoke(
+        &mut self,
+        partition: PartitionId,
+        version: PartitionVersion,
+        epoch: Epoch,
+    ) -> Result<Applied, Rejected> {
+        let record = self.partition_at(partition, version)?;
+        if record.leader.is_none() || record.epoch != epoch {
+            return Err(Rejected::OtherState { partition });
+        }
+        let record = self.partition_mut(partition);
+        record.end_epoch(None);
         record.version = record.version.next();
         Ok(Applied::Changed)
     }
@@ -434,21 +418,18 @@ impl ControlState {
             return Err(Rejected::OtherState { partition: record.id });
         }
         let left = record.in_sync.iter().filter(|member| *member != node).count();
-        let needed = record.min_in_sync.min(self.min_in_sync_for(record.replicas.len() - 1));
-        let survivor = record
-            .in_sync
-            .iter()
-            .any(|member| member != node && record.is_electable(member) && self.topology.is_live(member));
+        let needed = record.min_in_sync.min(self.min_in_sync_wanted());
+        let survivor = record.in_sync.iter().any(|member| member != node && self.can_lead(record, member));
         if left < needed as usize || !survivor {
             return Err(Rejected::BelowMinInSync { partition: record.id, min_in_sync: needed });
         }
         Ok(())
     }
 
-    /// Removes the copy on `node`, and with it lowers the minimum where fewer copies are wanted.
+    /// Removes the copy on `node`, and with it lowers the minimum where fewer copies are wanted than it is
+    /// of: never since there are fewer.
     fn take_replica(&mut self, partition: PartitionId, node: &NodeId) {
-        let copies = self.topology.partitions[partition.index()].replicas.len() - 1;
-        let min_in_sync = self.min_in_sync_for(copies);
+        let min_in_sync = self.min_in_sync_wanted();
         let record = self.partition_mut(partition);
         record.replicas.retain(|replica| replica.node != *node);
         record.in_sync.remove(node);
@@ -522,10 +503,7 @@ impl ControlState {
     /// The safety gate of every forced removal: a living replica that has everything must remain.
     fn check_no_loss(&self, node: &NodeId, held: &[PartitionId]) -> Result<(), Rejected> {
         let survives = |record: &Partition| {
-            record
-                .in_sync
-                .iter()
-                .any(|member| member != node && record.is_electable(member) && self.topology.is_live(member))
+            record.in_sync.iter().any(|member| member != node && self.can_lead(record, member))
         };
         let lost = |partition: &&PartitionId| {
             self.topology.partition(**partition).is_some_and(|record| !survives(record))
@@ -565,14 +543,23 @@ impl ControlState {
 
 // What several of them need.
 impl ControlState {
-    fn partitions_of(&self, node: &NodeId) -> Vec<PartitionId> {
+    /// Rule R4: only who is in sync, untainted and living leads.
+    fn can_lead(&self, record: &Partition, node: &NodeId) -> bool {
+        record.is_electable(node) && self.topology.is_live(node)
+    }
+
+    pub(super) fn partitions_of(&self, node: &NodeId) -> Vec<PartitionId> {
         let held = self.topology.partitions.iter().filter(|record| record.holds(node));
         held.map(|record| record.id).collect()
     }
 
     /// Runs `change` on each partition that `node` holds; a record moves on when `change` says that
     /// it changed it.
-    fn change_partitions_of(&mut self, node: &NodeId, change: impl Fn(&mut Partition, &NodeId) -> bool) {
+    pub(super) fn change_partitions_of(
+        &mut self,
+        node: &NodeId,
+        change: impl Fn(&mut Partition, &NodeId) -> bool,
+    ) {
         for partition in self.partitions_of(node) {
             let mut record = self.topology.partitions[partition.index()].as_ref().clone();
             if change(&mut record, node) {
@@ -605,20 +592,20 @@ fn lapse_outside(record: &mut Partition, node: &NodeId) -> bool {
 }
 
 /// What `node` caught up with counts for nothing: from now on it may miss writes.
-fn lapse(record: &mut Partition, node: &NodeId) {
+pub(super) fn lapse(record: &mut Partition, node: &NodeId) {
     if let Some(replica) = record.replicas.iter_mut().find(|replica| replica.node == *node) {
         replica.lapses += 1;
     }
 }
 
 /// Takes `node` out of the in-sync set, or marks it as unfit to lead where the set needs it.
-fn distrust(record: &mut Partition, node: &NodeId) {
+pub(super) fn distrust(record: &mut Partition, node: &NodeId) {
     if record.in_sync.contains(node) && !shrink(record, node) {
         record.tainted.insert(node.clone());
     }
 }
 
-fn install_leader(record: &mut Partition, leader: &NodeId, origin: Origin) {
+pub(super) fn install_leader(record: &mut Partition, leader: &NodeId, origin: Origin) {
     // The first leader that a partition ever has begins with nothing.
     record.origin = if record.epoch == Epoch(0) { Origin::First } else { origin };
     record.leader = Some(leader.clone());

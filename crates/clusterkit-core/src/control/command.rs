@@ -7,8 +7,11 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::form::FirstTable;
-use crate::id::{BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
-use crate::limits::{METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
+use crate::handoff::Position;
+use crate::id::{
+    BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid, StoreId,
+};
+use crate::limits::{DAMAGED_REPLICAS_MAX, METADATA_ENTRIES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
 use crate::topology::{Cluster, Liveness, Move, Node, Overrun, RaftRole};
 
 /// A wish to change the control state. Apply decides, by the state alone, whether it comes true.
@@ -49,8 +52,9 @@ pub enum Command {
         /// The candidates said how much they have, and this one has the most.
         by_position: bool,
     },
-    /// A partition whose in-sync replicas may all have lost writes gets a leader all the same.
-    /// Accepted only when every one of them is back, so that waiting could bring nothing more.
+    /// A partition whose in-sync replicas may all have lost writes gets a leader all the same (rule F5).
+    /// Accepted only when every one of them is back and said what it has, so that waiting could bring
+    /// nothing more.
     ElectUnclean {
         /// Which partition.
         partition: PartitionId,
@@ -58,6 +62,8 @@ pub enum Command {
         version: PartitionVersion,
         /// The in-sync replica with the most data.
         leader: NodeId,
+        /// What each in-sync replica said, since the epoch ended.
+        statuses: BTreeMap<NodeId, MemberStatus>,
     },
     /// The leader changes its in-sync set (protocol rule S5).
     SetInSync(InSyncProposal),
@@ -149,7 +155,8 @@ pub enum Command {
         /// Copies, leader included.
         replication_factor: u32,
     },
-    /// The leader gives its leadership up: another replica is to be elected (rule F6b).
+    /// The leader stopped by itself and gives its leadership up: another replica is to be elected (rule
+    /// F6b). Refused when no other one can lead: then it goes on by the record's next version.
     Resign {
         /// Which partition.
         partition: PartitionId,
@@ -159,6 +166,41 @@ pub enum Command {
         epoch: Epoch,
         /// The leader.
         node: NodeId,
+    },
+    /// The controller takes the leadership from a leader that cannot get on (rule F6), or that said that
+    /// it cannot begin. Whoever is deposed may not know it yet.
+    Revoke {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// The epoch that ends.
+        epoch: Epoch,
+    },
+    /// A member said at an election that something of it is missing or wrong (rule F2): it leaves the
+    /// in-sync set, or cannot lead where the set needs it.
+    Taint {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Whose copy.
+        node: NodeId,
+        /// The run that said so.
+        incarnation: Incarnation,
+    },
+    /// A running node found that what it holds of a partition is damaged (rule D2): the replica begins
+    /// anew under another uid, outside of the in-sync set or unable to lead. It leads no longer, if it
+    /// did.
+    RenewReplica {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its record's version.
+        version: PartitionVersion,
+        /// Whose copy.
+        node: NodeId,
+        /// The run that found it.
+        incarnation: Incarnation,
     },
     /// A stage is past its deadline, or none is any more.
     NameOverrun {
@@ -190,6 +232,15 @@ pub struct InSyncProposal {
     pub added: BTreeMap<NodeId, Incarnation>,
 }
 
+/// What a member of an in-sync set said of itself at an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The run that said it.
+    pub incarnation: Incarnation,
+    /// How much it has; `None` where it has nothing, or cannot know.
+    pub position: Option<Position>,
+}
+
 /// What a node says of itself when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
@@ -202,6 +253,9 @@ pub struct Registration {
     /// It may have lost acknowledged writes since it last ran: an unclean stop without fsync, or a
     /// damaged file.
     pub damaged: bool,
+    /// The replicas that it found damaged, at most [`DAMAGED_REPLICAS_MAX`]: they begin anew. A node with
+    /// more of them says that all of it is `damaged`, and reports the others once it runs.
+    pub replicas_damaged: BTreeMap<PartitionId, ReplicaUid>,
     /// Where other nodes reach it.
     pub node_addr: String,
     /// Where clients reach it.
@@ -226,6 +280,9 @@ impl Registration {
     /// Whether it is within the limits. A node checks its own before it says it to anyone, the
     /// controller before it is written, and apply once more.
     pub fn check(&self) -> Result<(), InvalidReason> {
+        if self.replicas_damaged.len() > DAMAGED_REPLICAS_MAX {
+            return Err(InvalidReason::TooManyDamaged);
+        }
         let profile = Profile {
             addrs: [&self.node_addr, &self.public_addr],
             zone: self.zone.as_deref(),
@@ -341,7 +398,8 @@ pub enum Rejected {
         /// Where the other one listens.
         node_addr: String,
     },
-    /// The replica cannot lead: not in sync, tainted, or not alive.
+    /// The replica cannot lead: not in sync, tainted, or not alive. Where it was the target of a handoff,
+    /// the handover is called off, so that the leader that stopped for it goes on.
     #[error("{node} cannot lead {partition}: it must be in sync, untainted and alive")]
     NotElectable {
         /// Which partition.
@@ -352,6 +410,13 @@ pub enum Rejected {
     /// No cluster has formed yet. Retry later.
     #[error("the cluster has not formed yet")]
     NotFormed,
+    /// Nobody but the leader can lead. The record's version moved, so that a leader that stopped goes on
+    /// by it.
+    #[error("no other in-sync, untainted and living replica of {partition} could lead it")]
+    NoSuccessor {
+        /// Which partition.
+        partition: PartitionId,
+    },
     /// The record is not in the state the command is for (a move in progress, or none).
     #[error("{partition} is not in the state for that command")]
     OtherState {
@@ -439,6 +504,9 @@ pub enum InvalidReason {
     /// A node cannot leave, or stay, from where it stands.
     #[error("the node is not in the state for that command")]
     Stage,
+    /// A registration names more damaged replicas than it can.
+    #[error("a registration names at most {DAMAGED_REPLICAS_MAX} damaged replicas")]
+    TooManyDamaged,
     /// The cluster is full.
     #[error("the cluster has the most nodes it can have, 1024")]
     TooManyNodes,

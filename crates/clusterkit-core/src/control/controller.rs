@@ -11,7 +11,7 @@ use super::reconcile::{Facts, Limits, reconcile};
 use super::reports::{Reports, Stranded};
 use super::state::ControlState;
 use crate::handoff::{Position, Report};
-use crate::id::{Epoch, Incarnation, NodeId, PartitionId, TopologyVersion};
+use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, TopologyVersion};
 use crate::member::{self, Detector, Member, ProbeOutcome, ProbeToken};
 use crate::time::Instant;
 use crate::topology::{Liveness, Partition, Stage};
@@ -95,8 +95,9 @@ pub enum Action {
     AskPositions {
         /// Which node.
         node: NodeId,
-        /// Which partitions.
-        partitions: Vec<PartitionId>,
+        /// Which partitions, each as of which record: a node that has not adopted that much yet may take
+        /// another replica for the one that is meant.
+        partitions: BTreeMap<PartitionId, PartitionVersion>,
     },
     /// Ask the node's process directly whether it lives; answer by
     /// [`handle_probe`](Controller::handle_probe).
@@ -229,26 +230,27 @@ impl Controller {
         self.step(now);
     }
 
-    /// The leader of `epoch` says that it cannot get on, and gives up: another is elected, and this one
-    /// only after a pause that grows each time. Ignored when it does not lead. The leadership itself
-    /// ends with [`Command::Resign`], which the caller proposes.
-    pub fn handle_stalled(&mut self, now: Instant, partition: PartitionId, epoch: Epoch, leader: &NodeId) {
+    /// The leader of `epoch` gives up: another is elected, and this one only after a pause that grows each
+    /// time, or where nobody else can lead. Ignored when it does not lead. The leadership itself ends with
+    /// [`Command::Resign`], which the caller proposes.
+    pub fn handle_resigned(&mut self, now: Instant, partition: PartitionId, epoch: Epoch, leader: &NodeId) {
         let leads = |record: &Partition| record.epoch == epoch && record.leader.as_ref() == Some(leader);
         if self.state.topology.partition(partition).is_some_and(leads) {
-            self.reports.stalled(now, partition, leader.clone());
+            self.reports.relieve(now, partition, leader.clone());
         }
     }
 
-    /// The answer to [`Action::AskPositions`]: what `node` said of those that it was `asked` about. One
-    /// that is not there, it could not say anything of.
+    /// The answer to [`Action::AskPositions`]: what the run `answered_by` of `node` said of what it was
+    /// `asked`. `None` of a partition means that it has nothing; one that is not there, it could not say
+    /// anything of in time. What another run says than the one that was asked counts for nothing.
     pub fn handle_positions(
         &mut self,
         now: Instant,
-        node: &NodeId,
-        asked: &[PartitionId],
-        positions: &BTreeMap<PartitionId, Position>,
+        (node, answered_by): (&NodeId, Incarnation),
+        asked: &BTreeMap<PartitionId, PartitionVersion>,
+        positions: &BTreeMap<PartitionId, Option<Position>>,
     ) {
-        self.dirty |= self.elections.handle_positions(node, asked, positions);
+        self.dirty |= self.elections.handle_positions(node, answered_by, asked, positions);
         self.step(now);
     }
 
@@ -402,9 +404,22 @@ impl Controller {
         self.token_last += 1;
         let token = self.token_last;
         self.proposal = Some(Proposal { token, expires: now + self.config.proposal_timeout });
+        for partition in stalled_relieved(&commands, &facts) {
+            let leader = self.state.topology.partition(partition).and_then(|record| record.leader.clone());
+            leader.into_iter().for_each(|leader| self.reports.relieve(now, partition, leader));
+        }
         self.condemned.extend(deaths(&commands).map(|node| (node.clone(), token)));
         self.actions.push_back(Action::Propose { token, commands });
     }
+}
+
+/// The partitions whose leaders these commands relieve since they stall.
+fn stalled_relieved(commands: &[Command], facts: &Facts) -> Vec<PartitionId> {
+    let relieved = commands.iter().filter_map(|command| match command {
+        Command::Revoke { partition, .. } => Some(*partition),
+        _ => None,
+    });
+    relieved.filter(|partition| facts.stalled.contains_key(partition)).collect()
 }
 
 /// Whom these commands declare dead.

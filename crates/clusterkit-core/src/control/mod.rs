@@ -8,16 +8,19 @@ mod apply;
 mod check;
 mod command;
 mod controller;
+mod doubt;
 mod election;
 mod form;
+mod pauses;
 mod reconcile;
 mod reports;
+mod stalls;
 mod state;
 mod voters;
 
 pub use self::check::InvalidState;
 pub use self::command::{
-    Applied, Command, InSyncProposal, InvalidReason, LivenessChange, Registration, Rejected,
+    Applied, Command, InSyncProposal, InvalidReason, LivenessChange, MemberStatus, Registration, Rejected,
 };
 pub use self::controller::{Action, Controller, ControllerConfig};
 pub use self::form::{FirstTable, MemberIndex};

@@ -6,11 +6,11 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::command::{Command, InSyncProposal, LivenessChange};
-use super::election::electors;
+use super::command::{Command, InSyncProposal, LivenessChange, MemberStatus};
+use super::election::{electors, furthest, is_lost, rank};
 use super::state::ControlState;
-use crate::handoff::{self, Position};
-use crate::id::{Epoch, NodeId, PartitionId, PartitionVersion, ReplicaUid};
+use crate::handoff;
+use crate::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid};
 use crate::limits::COMMANDS_PER_ROUND_MAX;
 use crate::placement::{Budget, MoveReason, PlacementNode, PlacementRow, PlannedMove, Standing, repair};
 use crate::topology::{Liveness, Move, Node, Overrun, Partition, Stage};
@@ -39,6 +39,13 @@ pub struct Facts {
     pub leaders_avoided: BTreeSet<(PartitionId, NodeId)>,
     /// Partitions whose leader declined lately to hand over.
     pub handovers_avoided: BTreeSet<PartitionId>,
+    /// Replicas that their nodes found damaged, each with the run that did.
+    pub damaged: BTreeMap<(PartitionId, NodeId), Incarnation>,
+    /// Partitions whose leader cannot get on, each with its epoch, and none of which was relieved lately.
+    pub stalled: BTreeMap<PartitionId, Epoch>,
+    /// Who gave up, or was relieved of, the leadership of a partition lately: it leads again only where
+    /// nobody else can.
+    pub relieved: BTreeMap<PartitionId, NodeId>,
     /// Moves that wait for a dead target, or for a leader, for too long.
     pub stranded: BTreeSet<PartitionId>,
     /// What the candidates of leaderless partitions said of themselves.
@@ -50,10 +57,17 @@ pub struct Facts {
 /// What the candidates of a leaderless partition said of themselves, each at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ballot {
-    /// The epoch that ended.
+    /// The epoch that ended, and in which they were asked.
     pub epoch: Epoch,
-    /// How much those have that answered in time.
-    pub positions: BTreeMap<NodeId, Position>,
+    /// What those said that answered in time.
+    pub statuses: BTreeMap<NodeId, MemberStatus>,
+}
+
+impl Ballot {
+    fn is_damaged(&self, node: &NodeId) -> bool {
+        let position = self.statuses.get(node).and_then(|status| status.position);
+        position.is_some_and(|position| position.damaged)
+    }
 }
 
 impl Facts {
@@ -115,9 +129,13 @@ pub fn reconcile(state: &ControlState, facts: &Facts, limits: Limits) -> Vec<Com
     if state.topology.cluster.is_none() {
         return Vec::new();
     }
-    let mut round = Round { state: state.clone(), commands: Vec::new(), facts, limits };
+    let relieved = facts.relieved.clone();
+    let mut round = Round { state: state.clone(), commands: Vec::new(), relieved, facts, limits };
     round.record_liveness();
     round.roll_back();
+    round.renew_damaged();
+    round.relieve_stalled();
+    round.taint_damaged();
     round.elect_leaders();
     round.extend_in_sync();
     round.hand_over();
@@ -133,6 +151,8 @@ pub fn reconcile(state: &ControlState, facts: &Facts, limits: Limits) -> Vec<Com
 struct Round<'a> {
     state: ControlState,
     commands: Vec<Command>,
+    /// With those who are relieved in this round.
+    relieved: BTreeMap<PartitionId, NodeId>,
     facts: &'a Facts,
     limits: Limits,
 }
@@ -161,51 +181,63 @@ impl Round<'_> {
                     *led.entry(leader.clone()).or_default() += 1;
                     self.want(Command::Elect { partition, version, leader, by_position });
                 }
-                Choice::LastResort(leader) => {
-                    self.want(Command::ElectUnclean { partition, version, leader });
+                Choice::LastResort { leader, statuses } => {
+                    self.want(Command::ElectUnclean { partition, version, leader, statuses });
                 }
                 Choice::Wait => {}
             }
         }
     }
 
-    /// Who is to lead a partition that has no leader.
+    /// Who is to lead a partition that has no leader: whoever was relieved of it lately only where nobody
+    /// else can.
     fn choose(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Choice {
-        if !electors(&self.state.topology, record).is_empty() {
-            let Some(ballot) = self.ballot(record) else { return Choice::Wait };
-            if let Some(leader) = self.furthest(record, ballot) {
-                return Choice::Elect { leader, by_position: true };
-            }
+        let topology = &self.state.topology;
+        let ballot = self.facts.ballots.get(&record.id).filter(|ballot| ballot.epoch == record.epoch);
+        if ballot.is_none() && !electors(topology, record).is_empty() {
+            return Choice::Wait;
         }
-        if let Some(leader) = self.best_candidate(record, led) {
-            return Choice::Elect { leader, by_position: false };
+        let none = Ballot::default();
+        let ballot = ballot.unwrap_or(&none);
+        if is_lost(topology, record) {
+            return self.last_resort(record, ballot).unwrap_or(Choice::Wait);
         }
-        self.last_resort(record).map_or(Choice::Wait, Choice::LastResort)
+        let can_lead = |node: &&NodeId| self.can_lead(record, node) && !ballot.is_damaged(node);
+        let candidates: BTreeSet<_> = record.in_sync.iter().filter(can_lead).collect();
+        let relieved = self.relieved.get(&record.id);
+        let others = candidates.iter().copied().filter(|node| Some(*node) != relieved).collect();
+        let choice = self.elect_of(record, ballot, &others, led);
+        choice.or_else(|| self.elect_of(record, ballot, &candidates, led)).unwrap_or(Choice::Wait)
     }
 
-    fn ballot(&self, record: &Partition) -> Option<&Ballot> {
-        self.facts.ballots.get(&record.id).filter(|ballot| ballot.epoch == record.epoch)
-    }
-
-    /// Rule F2: the candidate that has the most, of those that are not damaged.
-    fn furthest(&self, record: &Partition, ballot: &Ballot) -> Option<NodeId> {
-        let fit = |(node, position): &(&NodeId, &Position)| !position.damaged && self.can_lead(record, node);
-        let candidates = ballot.positions.iter().filter(fit);
-        let furthest = candidates.max_by_key(|(node, position)| {
-            (position.last_epoch, position.log_end, core::cmp::Reverse(*node))
-        });
-        furthest.map(|(node, _)| node.clone())
-    }
-
-    /// The electable living replica on the node that leads least; one that stays before one that
-    /// drains.
-    fn best_candidate(&self, record: &Partition, led: &BTreeMap<NodeId, u32>) -> Option<NodeId> {
-        let damaged = |node: &NodeId| {
-            let position = self.ballot(record).and_then(|ballot| ballot.positions.get(node));
-            position.is_some_and(|position| position.damaged)
+    /// Rule F2: the candidate that said that it has the most, or else one that said nothing.
+    fn elect_of(
+        &self,
+        record: &Partition,
+        ballot: &Ballot,
+        candidates: &BTreeSet<&NodeId>,
+        led: &BTreeMap<NodeId, u32>,
+    ) -> Option<Choice> {
+        let has_said = |(node, status): &(&NodeId, &MemberStatus)| {
+            candidates.contains(*node) && status.position.is_some()
         };
+        let said = ballot.statuses.iter().filter(has_said);
+        let said = said.map(|(node, status)| (node.clone(), *status)).collect();
+        if let Some(leader) = furthest(&said).cloned() {
+            return Some(Choice::Elect { leader, by_position: true });
+        }
+        let leader = self.best_candidate(record, candidates, led)?;
+        Some(Choice::Elect { leader, by_position: false })
+    }
+
+    /// The candidate on the node that leads least; one that stays before one that drains.
+    fn best_candidate(
+        &self,
+        record: &Partition,
+        candidates: &BTreeSet<&NodeId>,
+        led: &BTreeMap<NodeId, u32>,
+    ) -> Option<NodeId> {
         let nodes = &self.state.topology;
-        let electable = record.in_sync.iter().filter(|node| self.can_lead(record, node) && !damaged(node));
         let cost = |node: &&NodeId| {
             let leaving = nodes.node(node).is_some_and(|node| node.stage == Stage::Leaving);
             (
@@ -214,14 +246,50 @@ impl Round<'_> {
                 record.replicas.iter().position(|r| r.node == **node),
             )
         };
-        electable.min_by_key(cost).cloned()
+        candidates.iter().copied().min_by_key(cost).cloned()
     }
 
-    /// Rule F5: all in-sync replicas are tainted and all of them are back.
-    fn last_resort(&self, record: &Partition) -> Option<NodeId> {
-        let all_back = record.in_sync.iter().all(|node| self.state.topology.is_live(node));
-        let hopeless = all_back && record.tainted == record.in_sync;
-        hopeless.then(|| record.in_sync.first().cloned()).flatten()
+    /// Rule F5: whoever has the most, once every member that can has said what it has.
+    fn last_resort(&self, record: &Partition, ballot: &Ballot) -> Option<Choice> {
+        let status = |node: &NodeId| {
+            let known = self.state.topology.node(node)?;
+            let said = ballot.statuses.get(node).filter(|said| said.incarnation == known.incarnation);
+            let cannot_say = MemberStatus { incarnation: known.incarnation, position: None };
+            said.copied().or((!known.reports_position).then_some(cannot_say))
+        };
+        let statuses = record.in_sync.iter().map(|node| Some((node.clone(), status(node)?)));
+        let statuses: BTreeMap<_, _> = statuses.collect::<Option<_>>()?;
+        let leader = furthest(&statuses)?.clone();
+        Some(Choice::LastResort { leader, statuses })
+    }
+
+    /// Rule F2: members that say that they are damaged are no candidates. Those that have the least leave
+    /// first, so that the ones that the set needs are those that have the most.
+    fn taint_damaged(&mut self) {
+        for (&partition, ballot) in &self.facts.ballots {
+            let Some(record) = self.state.topology.partition(partition) else { continue };
+            if record.leader.is_some() || record.epoch != ballot.epoch {
+                continue;
+            }
+            let is_damaged =
+                |(node, _): &(&NodeId, &MemberStatus)| record.is_electable(node) && ballot.is_damaged(node);
+            let mut damaged: Vec<_> = ballot.statuses.iter().filter(is_damaged).collect();
+            damaged.sort_by_key(|(_, status)| status.position.map(rank));
+            for (node, status) in damaged {
+                let version = self.record(partition).version;
+                let (node, incarnation) = (node.clone(), status.incarnation);
+                self.want(Command::Taint { partition, version, node, incarnation });
+            }
+        }
+    }
+
+    /// Rule D2.
+    fn renew_damaged(&mut self) {
+        for ((partition, node), &incarnation) in &self.facts.damaged {
+            let Some(record) = self.state.topology.partition(*partition) else { continue };
+            let (partition, version, node) = (*partition, record.version, node.clone());
+            self.want(Command::RenewReplica { partition, version, node, incarnation });
+        }
     }
 
     /// Rules S2 and S3: replicas that caught up are added, and in the same step dead members that
@@ -296,10 +364,22 @@ impl Round<'_> {
                     self.want(Command::CancelTransfer { partition, version });
                 }
                 handoff::Stage::Activate => {
-                    let (epoch, node) = (declined.epoch, declined.node.clone());
-                    self.want(Command::Resign { partition, version, epoch, node });
+                    self.want(Command::Revoke { partition, version, epoch: declined.epoch });
                 }
                 handoff::Stage::Seal | handoff::Stage::Release => {}
+            }
+        }
+    }
+
+    /// Rule F6: a leader that cannot get on goes, where another can lead.
+    fn relieve_stalled(&mut self) {
+        for (&partition, &epoch) in &self.facts.stalled {
+            let Some(record) = self.state.topology.partition(partition) else { continue };
+            let Some(leader) = &record.leader else { continue };
+            let version = record.version;
+            if record.in_sync.iter().any(|node| node != leader && self.can_lead(record, node)) {
+                self.relieved.insert(partition, leader.clone());
+                self.want(Command::Revoke { partition, version, epoch });
             }
         }
     }
@@ -514,7 +594,7 @@ type Avoided = BTreeMap<PartitionId, BTreeSet<NodeId>>;
 /// Who is to lead.
 enum Choice {
     Elect { leader: NodeId, by_position: bool },
-    LastResort(NodeId),
+    LastResort { leader: NodeId, statuses: BTreeMap<NodeId, MemberStatus> },
     Wait,
 }
 

@@ -3,16 +3,13 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
+use super::pauses::Pauses;
 use super::reconcile::{Declined, Facts};
+use super::stalls::Stalls;
 use crate::handoff::{Fact, Report, Stage};
 use crate::id::{NodeId, PartitionId};
 use crate::time::Instant;
 use crate::topology::{Overrun, Partition, Topology};
-
-/// How long a node that declined a stage is not asked again, at first; it doubles each time.
-const PAUSE_MIN: Duration = Duration::from_secs(2);
-/// The longest such pause.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The newest report of each kind of each replica.
 ///
@@ -23,7 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     heard: BTreeMap<(PartitionId, NodeId, Kind), Report>,
-    pauses: BTreeMap<(PartitionId, NodeId, Stage), Pause>,
+    /// Who declined a stage is not asked for it again at once.
+    pauses: Pauses<(PartitionId, NodeId, Stage)>,
+    stalls: Stalls,
 }
 
 /// Reports of one kind supersede each other.
@@ -31,15 +30,11 @@ pub(super) struct Reports {
 enum Kind {
     Activated,
     CaughtUp,
+    Damaged,
     Declined,
     Punctuality,
     Sealed,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    until: Instant,
-    length: Duration,
+    Stalled,
 }
 
 impl Reports {
@@ -48,46 +43,40 @@ impl Reports {
         if !topology.awaits(&report) {
             return false;
         }
+        if let Fact::Stalled { epoch } = report.fact {
+            return self.stalls.hear(now, report.partition, epoch);
+        }
         let key = (report.partition, report.node.clone(), kind(&report.fact));
         if self.heard.get(&key) == Some(&report) {
             return false;
         }
         if let Fact::Declined { stage, .. } = report.fact {
-            self.pause(now, (report.partition, report.node.clone(), stage));
+            self.pauses.begin(now, (report.partition, report.node.clone(), stage));
         }
         self.heard.insert(key, report);
         true
     }
 
-    /// The leader cannot get on, whatever its hooks said: it is passed over as if it had refused to
-    /// activate.
-    pub(super) fn stalled(&mut self, now: Instant, partition: PartitionId, leader: NodeId) {
-        self.pause(now, (partition, leader, Stage::Activate));
+    /// Leadership was taken, or is being taken, from a `leader` that could not get on.
+    pub(super) fn relieve(&mut self, now: Instant, partition: PartitionId, leader: NodeId) {
+        self.stalls.relieve(now, partition, leader);
     }
 
     /// Drops what the topology does not wait for any more.
     pub(super) fn retain(&mut self, topology: &Topology) {
         let copies_wanted = topology.replication_factor_effective();
         self.heard.retain(|_, report| topology.awaits_where(report, copies_wanted));
-    }
-
-    /// Each refusal doubles the pause; one that stayed away for as long as its pause begins anew.
-    fn pause(&mut self, now: Instant, key: (PartitionId, NodeId, Stage)) {
-        let earlier = self.pauses.get(&key).filter(|pause| pause.until + pause.length > now);
-        let length = earlier.map_or(PAUSE_MIN, |pause| (pause.length * 2).min(PAUSE_MAX));
-        self.pauses.insert(key, Pause { until: now + length, length });
+        self.stalls.retain(topology);
     }
 
     /// When the next pause is over.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.pauses.values().map(|pause| pause.until).filter(|until| *until > now).min()
+        self.pauses.poll_timeout(now).into_iter().chain(self.stalls.poll_timeout(now)).min()
     }
 
     /// Forgets pauses that are long over; whether one has ended since `earlier`.
     pub(super) fn handle_timeout(&mut self, earlier: Instant, now: Instant) -> bool {
-        let ended = self.pauses.values().any(|pause| pause.until > earlier && pause.until <= now);
-        self.pauses.retain(|_, pause| pause.until + pause.length > now);
-        ended
+        self.pauses.handle_timeout(earlier, now) | self.stalls.handle_timeout(earlier, now)
     }
 
     /// What follows from all of them.
@@ -95,8 +84,8 @@ impl Reports {
         for report in self.heard.values() {
             take(report, facts);
         }
-        let paused = self.pauses.iter().filter(|(_, pause)| pause.until > now);
-        for ((partition, node, stage), _) in paused {
+        self.stalls.fill(now, facts);
+        for (partition, node, stage) in self.pauses.held(now) {
             let pair = (*partition, node.clone());
             match stage {
                 Stage::Prepare | Stage::CatchUp => drop(facts.targets_avoided.insert(pair)),
@@ -113,6 +102,7 @@ fn take(report: &Report, facts: &mut Facts) {
     match &report.fact {
         Fact::Activated { epoch } => drop(facts.activated.insert(partition, *epoch)),
         Fact::CaughtUp { uid, .. } => drop(facts.caught_up.entry(partition).or_default().insert(*uid)),
+        Fact::Damaged { .. } => drop(facts.damaged.insert((partition, node), report.incarnation)),
         Fact::Declined { stage, epoch, version, .. } => {
             facts.declined.push(Declined {
                 partition,
@@ -127,6 +117,8 @@ fn take(report: &Report, facts: &mut Facts) {
         }
         Fact::OnTime => drop(facts.overruns.entry(partition).or_insert(None)),
         Fact::Sealed { epoch, version } => drop(facts.sealed.insert(partition, (*epoch, *version))),
+        // It is not kept here: it counts for a while only.
+        Fact::Stalled { .. } => {}
     }
 }
 
@@ -134,9 +126,11 @@ fn kind(fact: &Fact) -> Kind {
     match fact {
         Fact::Activated { .. } => Kind::Activated,
         Fact::CaughtUp { .. } => Kind::CaughtUp,
+        Fact::Damaged { .. } => Kind::Damaged,
         Fact::Declined { .. } => Kind::Declined,
         Fact::OnTime | Fact::Overran { .. } => Kind::Punctuality,
         Fact::Sealed { .. } => Kind::Sealed,
+        Fact::Stalled { .. } => Kind::Stalled,
     }
 }
 

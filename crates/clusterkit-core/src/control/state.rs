@@ -12,7 +12,8 @@ use crate::topology::{Node, Partition, Topology};
 ///
 /// Invariants:
 /// - the same commands in the same order give the same state, on every machine and release;
-/// - a refused command changes nothing but, where its refusal says so, one record's version;
+/// - a refused command changes nothing but, where its refusal says so, one record's version and the
+///   handover that it calls off;
 /// - `topology.version` moves with every change that a watcher can see;
 /// - every partition keeps the invariants of [`Partition`], and `topology` those of [`Topology`];
 /// - no replica has a uid above `uid_last`.
@@ -48,8 +49,8 @@ impl ControlState {
             Command::Elect { partition, version, leader, by_position } => {
                 self.elect(*partition, *version, leader, *by_position)
             }
-            Command::ElectUnclean { partition, version, leader } => {
-                self.elect_unclean(*partition, *version, leader)
+            Command::ElectUnclean { partition, version, leader, statuses } => {
+                self.elect_unclean(*partition, *version, leader, statuses)
             }
             Command::SetInSync(proposal) => self.set_in_sync(proposal),
             Command::StartMove { partition, version, movement } => {
@@ -67,6 +68,13 @@ impl ControlState {
             Command::Resign { partition, version, epoch, node } => {
                 self.resign(*partition, *version, *epoch, node)
             }
+            Command::Taint { partition, version, node, incarnation } => {
+                self.taint(*partition, *version, node, *incarnation)
+            }
+            Command::RenewReplica { partition, version, node, incarnation } => {
+                self.renew_replica(*partition, *version, node, *incarnation)
+            }
+            Command::Revoke { partition, version, epoch } => self.revoke(*partition, *version, *epoch),
             Command::NameOverrun { partition, version, overrun } => {
                 self.name_overrun(*partition, *version, overrun.as_ref())
             }
@@ -135,6 +143,11 @@ impl ControlState {
     pub(super) fn next_uid(&mut self) -> ReplicaUid {
         self.uid_last = self.uid_last.next();
         self.uid_last
+    }
+
+    /// How many in-sync replicas a partition needs that has all its copies.
+    pub(super) fn min_in_sync_wanted(&self) -> u32 {
+        majority(self.topology.replication_factor_effective().max(1))
     }
 
     /// How many in-sync replicas a partition with `copies` copies needs: a majority of what it

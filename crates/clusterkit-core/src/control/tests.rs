@@ -14,7 +14,9 @@ use crate::topology::{
     Stage,
 };
 
+mod chance;
 mod check;
+mod elections;
 mod entry;
 mod form;
 mod hooks;
@@ -41,6 +43,7 @@ fn registration(number: u64, store: u64) -> Registration {
         store: StoreId(store),
         boot: BootId(store),
         damaged: false,
+        replicas_damaged: BTreeMap::new(),
         node_addr: format!("h{number}:7000"),
         public_addr: format!("h{number}:8080"),
         zone: None,

@@ -306,6 +306,11 @@ pub enum Fact {
         /// What the hook said.
         reason: String,
     },
+    /// What the replica holds is damaged, and set aside: it is to begin anew (rule D2).
+    Damaged {
+        /// Which placement.
+        uid: ReplicaUid,
+    },
     /// The stage is past its deadline and goes on.
     Overran {
         /// Which stage.
@@ -319,6 +324,13 @@ pub enum Fact {
         epoch: Epoch,
         /// The record that asks for the handover.
         version: PartitionVersion,
+    },
+    /// The leader has writes that it cannot commit, and none of them got on for a while, or a majority of
+    /// the in-sync set cannot reach it: another is to lead, if one can (rule F6). It leads until then, and
+    /// counts for a second: say it again while it is so.
+    Stalled {
+        /// Its epoch.
+        epoch: Epoch,
     },
 }
 
@@ -351,7 +363,9 @@ pub struct Position {
     pub last_epoch: Epoch,
     /// How far its log reaches, or whatever grows with each write.
     pub log_end: u64,
-    /// It found that something is missing or wrong: it should not lead.
+    /// It found that something is missing or wrong: it does not lead, and is no longer taken for whole,
+    /// until it has caught up once more. Where every in-sync replica says so, the one with the most leads
+    /// all the same, under an epoch that is marked as unclean.
     pub damaged: bool,
 }
 

@@ -226,6 +226,8 @@ fn shown_fact(fact: &Fact) -> String {
         Fact::Overran { stage } => format!("overran {stage}"),
         Fact::OnTime => "on time".to_string(),
         Fact::Sealed { epoch, version } => format!("sealed e{epoch} v{version}"),
+        Fact::Damaged { uid } => format!("damaged u{}", uid.0),
+        Fact::Stalled { epoch } => format!("stalled e{epoch}"),
     }
 }
 

@@ -32,6 +32,8 @@ mod record;
 mod session;
 mod stamp;
 mod support;
+#[cfg(test)]
+mod transcripts;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

@@ -95,12 +95,14 @@ impl Partition {
         match fact {
             Fact::Activated { epoch } => leads_in(*epoch) && self.awaits_activation(copies_wanted),
             Fact::CaughtUp { .. } => self.awaits_copy(node, fact),
+            Fact::Damaged { uid } => self.replica(node).is_some_and(|replica| replica.uid == *uid),
             Fact::Declined { .. } => self.awaits_refusal(node, fact),
             Fact::OnTime => late.is_some_and(|late| late.node == *node),
             Fact::Overran { stage } => late.is_none_or(|late| late.node == *node && late.stage != *stage),
             Fact::Sealed { epoch, version } => {
                 leads_in(*epoch) && self.version == *version && self.transfer.is_some()
             }
+            Fact::Stalled { epoch } => leads_in(*epoch),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterkit_core::control::{Action, Applied, Command, Controller, Registration};
 use clusterkit_core::handoff::{Position, Report};
-use clusterkit_core::id::{ClusterId, Incarnation, NodeId, PartitionId};
+use clusterkit_core::id::{ClusterId, Incarnation, NodeId, PartitionId, PartitionVersion};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
@@ -30,12 +30,15 @@ pub(crate) enum Letter {
     Stopped(NodeId, Incarnation),
 }
 
+/// Partitions, each as of the record by which it is asked.
+type Asked = BTreeMap<PartitionId, PartitionVersion>;
+
 pub(crate) enum SeatEvent {
     /// A question reaches a node: how much it has of these partitions.
-    Ask(NodeId, Vec<PartitionId>),
+    Ask(NodeId, Asked),
     /// The log moved on.
     Learn,
-    Positions(NodeId, Vec<PartitionId>, BTreeMap<PartitionId, Position>),
+    Positions((NodeId, Incarnation), Asked, BTreeMap<PartitionId, Option<Position>>),
     Probe(NodeId, ProbeToken),
     Probed(NodeId, ProbeToken, ProbeOutcome),
     Proposed(u64),
@@ -62,6 +65,7 @@ impl World {
             store: node.store,
             boot: Self::boot_id(index, node.boots),
             damaged: node.damaged,
+            replicas_damaged: BTreeMap::new(),
             node_addr: format!("h{index}:7000"),
             public_addr: format!("h{index}:8080"),
             zone: None,
@@ -221,8 +225,8 @@ impl World {
         match event {
             SeatEvent::Learn => seat.controller.handle_state(now, state),
             SeatEvent::Ask(..) | SeatEvent::Probe(..) => {}
-            SeatEvent::Positions(node, asked, positions) => {
-                seat.controller.handle_positions(now, &node, &asked, &positions);
+            SeatEvent::Positions((node, run), asked, positions) => {
+                seat.controller.handle_positions(now, (&node, run), &asked, &positions);
             }
             SeatEvent::Probed(node, token, outcome) => {
                 seat.controller.handle_probe(now, &node, token, outcome);
@@ -253,25 +257,32 @@ impl World {
         self.after(delay, Event::Seat { term, event: SeatEvent::Probed(node, token, outcome) });
     }
 
-    /// A node says how much it has, unless it cannot; the answer may be lost, or say that what it has is
-    /// not to be trusted.
-    fn ask(&mut self, term: u64, node: NodeId, asked: Vec<PartitionId>) {
+    /// A node says how much it has, unless it does not know the record yet by which it is asked; the
+    /// answer may be lost, or say that what it has is not to be trusted.
+    fn ask(&mut self, term: u64, node: NodeId, asked: Asked) {
         let keeper = &self.nodes[index(&node)];
         if !self.is_awake(index(&node)) || keeper.cut_until > self.now || self.fate() == 0 {
             return;
         }
         let damaged = !self.quiet && self.chance.percent(10);
+        let Some(member) = self.nodes[index(&node)].member() else { return };
         let places = &self.nodes[index(&node)].disk.places;
-        let position = |partition: &PartitionId| {
-            let place = places.get(partition)?;
-            let last_epoch = place.writes.values().max().copied().unwrap_or_default();
-            let log_end = place.writes.keys().next_back().copied().unwrap_or_default();
-            Some((*partition, Position { last_epoch, log_end, damaged }))
+        let run = member.incarnation;
+        let position = |(partition, version): (&PartitionId, &PartitionVersion)| {
+            let record = member.topology.partition(*partition).filter(|record| record.version >= *version)?;
+            let uid = record.replica(&node).map(|replica| replica.uid);
+            let place = places.get(partition).filter(|place| Some(place.uid) == uid);
+            let position = place.map(|place| Position {
+                last_epoch: place.writes.values().max().copied().unwrap_or_default(),
+                log_end: place.writes.keys().next_back().copied().unwrap_or_default(),
+                damaged,
+            });
+            Some((*partition, position))
         };
         let positions: BTreeMap<_, _> = asked.iter().filter_map(position).collect();
         self.trace(|| format!("{node}    has {positions:?}"));
         let delay = self.latency(1, 20);
-        let event = SeatEvent::Positions(node, asked, positions);
+        let event = SeatEvent::Positions((node, run), asked, positions);
         self.after(delay, Event::Seat { term, event });
     }
 

@@ -135,7 +135,7 @@ pub trait PartitionHandler: Send + Sync + 'static {
     }
 
     /// How much the replica has, asked at an election of all that could lead: the one with the most is
-    /// elected, and one that is damaged is passed over. Answer at once, from what is in memory; it is
+    /// elected, and one that is damaged is passed over and has to catch up again. Answer at once, from what is in memory; it is
     /// not waited for for long. May be asked before `prepare`.
     ///
     /// Without it a leader is elected by what the record says is in sync, and the event of the election

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clusterkit_core::control::{
     Action, Applied, Command, Controller, Registration, Rejected, VoterStep, next_voter_step,
 };
-use clusterkit_core::handoff::{Position, Report};
-use clusterkit_core::id::{Incarnation, NodeId, PartitionId, StoreId, TopologyVersion};
+use clusterkit_core::handoff::Report;
+use clusterkit_core::id::{Incarnation, NodeId, PartitionId, PartitionVersion, StoreId, TopologyVersion};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Cluster, ClusterConfig, Stage, Topology};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admission;
 use super::identity::Membership;
-use super::message::{self, Join, JoinAnswer, ProposeAnswer, Wish, kind};
+use super::message::{self, Join, JoinAnswer, Positions, ProposeAnswer, Wish, kind};
 use super::shared::{CONTROLLER_TIMEOUT, Counters, Shared};
 use crate::coordinator::raft::{ELECTION_TIMEOUT_MAX, Leadership, ProposeError, RaftGroup};
 use crate::transport::{self, Target};
@@ -54,9 +54,12 @@ pub(crate) struct Support {
     pub(crate) version: TopologyVersion,
 }
 
+/// What a node is asked of, each as of a record.
+type Asked = BTreeMap<PartitionId, PartitionVersion>;
+
 /// What comes back from the work that the controller started.
 enum Done {
-    Positions { node: NodeId, asked: Vec<PartitionId>, positions: BTreeMap<PartitionId, Position> },
+    Positions { node: NodeId, asked: Asked, said: Positions },
     Probe { node: NodeId, token: ProbeToken, outcome: ProbeOutcome },
     Proposal { token: u64, written: bool },
     VoterStep,
@@ -314,7 +317,7 @@ impl<'a> Reign<'a> {
             ControllerInput::Join { join, reply } => self.admit(*join, reply),
             ControllerInput::Propose { wish, reply } => {
                 if let Wish::Resign { partition, epoch, node, .. } = &wish {
-                    controller.handle_stalled(now, *partition, *epoch, node);
+                    controller.handle_resigned(now, *partition, *epoch, node);
                 }
                 self.write_wish(wish, reply);
             }
@@ -331,8 +334,8 @@ impl<'a> Reign<'a> {
     fn take_done(&mut self, controller: &mut Controller, done: Done) {
         let now = self.shared.now();
         match done {
-            Done::Positions { node, asked, positions } => {
-                controller.handle_positions(now, &node, &asked, &positions);
+            Done::Positions { node, asked, said } => {
+                controller.handle_positions(now, (&node, said.incarnation), &asked, &said.positions);
             }
             Done::Probe { node, token, outcome } => controller.handle_probe(now, &node, token, outcome),
             // The state published by now has the entry in it: an entry is answered after it is applied.
@@ -366,19 +369,21 @@ impl<'a> Reign<'a> {
     }
 
     /// Asks a node how much its replicas have. One that does not answer in time is not waited for.
-    fn ask_positions(&self, node: NodeId, partitions: Vec<PartitionId>) {
+    fn ask_positions(&self, node: NodeId, partitions: Asked) {
         let (shared, results) = (Arc::clone(self.shared), self.results.clone());
         let view = self.raft.view();
         let addr = view.state.topology.node(&node).map(|record| record.node_addr.clone());
         self.shared.tracker.spawn(async move {
+            let partitions: Vec<_> = partitions.into_iter().collect();
             for asked in partitions.chunks(super::agent::REPORTS_MAX) {
-                let positions = match &addr {
-                    _ if node == shared.node => Some(shared.positions(asked).await),
-                    Some(addr) => positions(&shared, &node, addr, asked).await,
+                let asked = asked.iter().copied().collect();
+                let said = match &addr {
+                    _ if node == shared.node => Some(shared.positions(&asked).await),
+                    Some(addr) => positions(&shared, &node, addr, &asked).await,
                     None => None,
                 };
-                let Some(positions) = positions else { return };
-                let done = Done::Positions { node: node.clone(), asked: asked.to_vec(), positions };
+                let Some(said) = said else { return };
+                let done = Done::Positions { node: node.clone(), asked, said };
                 drop(results.send(done).await);
             }
         });
@@ -522,14 +527,9 @@ async fn probe(shared: &Shared, store: StoreId, addr: &str) -> ProbeOutcome {
     }
 }
 
-async fn positions(
-    shared: &Shared,
-    node: &NodeId,
-    addr: &str,
-    asked: &[PartitionId],
-) -> Option<BTreeMap<PartitionId, Position>> {
+async fn positions(shared: &Shared, node: &NodeId, addr: &str, asked: &Asked) -> Option<Positions> {
     let target = Target { addr: addr.to_owned(), node: Some(node.clone()) };
-    let (body, timeout) = (message::encode(&asked), shared.settings.controller.position_timeout);
+    let (body, timeout) = (message::encode(asked), shared.settings.controller.position_timeout);
     let answer = shared.transport().call(&target, Class::Control, kind::POSITIONS, body, timeout).await;
     message::decode(&answer.ok()?).ok()
 }

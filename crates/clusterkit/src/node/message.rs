@@ -3,10 +3,12 @@
 //! A body is a `versioned` record under [`MESSAGE_VERSION`]; the Raft messages are openraft's own
 //! types, encoded the same way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::control::{Applied, Command, InSyncProposal, Registration, Rejected};
+use clusterkit_core::handoff::Position;
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, TopologyVersion};
 use clusterkit_core::topology::Cluster;
 use clusterkit_wire::versioned::{self, DecodeError};
@@ -34,7 +36,8 @@ pub(crate) mod kind {
     pub(crate) const ADOPTED: u8 = 6;
     /// I stop now: to the controller, so that what I led passes on at once.
     pub(crate) const STOPPING: u8 = 7;
-    /// How much have your replicas of these partitions? From the controller, at an election.
+    /// How much have your replicas of these partitions, as of these records? From the controller, at an
+    /// election.
     pub(crate) const POSITIONS: u8 = 8;
     /// Raft: AppendEntries.
     pub(crate) const RAFT_APPEND: u8 = 16;
@@ -177,6 +180,15 @@ impl From<Wish> for Command {
     }
 }
 
+/// What a node's replicas have, as it says at an election.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Positions {
+    /// The run that says so.
+    pub(crate) incarnation: Incarnation,
+    /// `None` for one that has nothing, or does not know; what is not there was not said in time.
+    pub(crate) positions: BTreeMap<PartitionId, Option<Position>>,
+}
+
 /// The answer to [`Propose`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ProposeAnswer {
@@ -205,12 +217,12 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
     use std::fmt::Debug;
 
     use clusterkit_core::control::InvalidReason;
     use clusterkit_core::forming::{Candidate, Greeting, Vote};
-    use clusterkit_core::handoff::{Fact, Position, Report, Stage};
+    use clusterkit_core::handoff::{Fact, Report, Stage};
     use clusterkit_core::id::{BootId, ClusterId, ReplicaUid, StoreId};
     use clusterkit_core::topology::{ClusterConfig, RaftRole};
 
@@ -233,6 +245,7 @@ mod tests {
             store: StoreId(0x1122_3344_5566_7788),
             boot: BootId(7),
             damaged: false,
+            replicas_damaged: BTreeMap::from([(PartitionId(5), ReplicaUid(8))]),
             node_addr: "10.0.0.1:7000".to_owned(),
             public_addr: "10.0.0.1:8080".to_owned(),
             zone: Some("a".to_owned()),
@@ -330,6 +343,8 @@ mod tests {
             Fact::Overran { stage: Stage::CatchUp },
             Fact::OnTime,
             Fact::Sealed { epoch, version },
+            Fact::Damaged { uid },
+            Fact::Stalled { epoch },
         ];
         let report = |fact| Report {
             node: node("node-1"),
@@ -353,6 +368,7 @@ mod tests {
         let (partition, version) = (PartitionId(5), PartitionVersion(9));
         let beat = Heartbeat { node: node("node-1"), incarnation: Incarnation(4) };
         let position = Position { last_epoch: Epoch(3), log_end: 77, damaged: true };
+        let positions = BTreeMap::from([(partition, Some(position)), (PartitionId(6), None)]);
         let records = [
             named("greeting", &greetings()),
             named("join", &[join()]),
@@ -362,8 +378,8 @@ mod tests {
             named("stopping", &[beat]),
             named("reports", &[reports()]),
             named("adopted", &[Adopted { partition, version }]),
-            named("positions", &[vec![partition]]),
-            named("positions-answer", &[BTreeMap::from([(partition, position)])]),
+            named("positions", &[BTreeMap::from([(partition, version)])]),
+            named("positions-answer", &[Positions { incarnation: Incarnation(4), positions }]),
             named("propose", &wishes()),
             named("propose-answer", &propose_answers()),
         ];

@@ -59,7 +59,9 @@ async fn serve(
         kind::HEARTBEAT => heartbeat(shared, decode(body)?).await,
         kind::REPORTS => to_controller(shared, ControllerInput::Reports(decode_some(body)?)),
         kind::ADOPTED => adopted(shared, decode(body)?).await,
-        kind::POSITIONS => Ok(message::encode(&shared.positions(&decode_some(body)?).await)),
+        kind::POSITIONS => {
+            Ok(message::encode(&shared.positions(&decode_some(body)?.into_iter().collect()).await))
+        }
         kind::STOPPING => stopping(shared, decode(body)?),
         kind::PROPOSE => Ok(message::encode(&shared.propose(decode(body)?).await)),
         raft => serve_raft(shared, peer, raft, body).await,

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::agent::SupportHeard;
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
-use super::message::{self, Join, JoinAnswer, Propose, ProposeAnswer, Standing, Wish, kind};
+use super::message::{self, Join, JoinAnswer, Positions, Propose, ProposeAnswer, Standing, Wish, kind};
 use super::stages::StageInput;
 use crate::builder::Settings;
 use crate::coordinator::raft::{AddressBook, RaftGroup};
@@ -203,6 +203,7 @@ impl Shared {
             store: self.store,
             boot: self.boot,
             damaged: false,
+            replicas_damaged: BTreeMap::new(),
             node_addr: self.node_addr(),
             public_addr: self.public_addr(),
             zone: self.settings.zone.clone(),
@@ -374,26 +375,37 @@ impl Shared {
         span.checked_sub(raft.quorum_age()?)
     }
 
-    /// What user code says of how much these replicas have. What it does not say in the time that an
+    /// What user code says of how much these replicas have, once this node knows the records by which it
+    /// is asked: by an older one it may hold another placement. What is not said in the time that an
     /// election waits for it is not waited for here either.
-    pub(crate) async fn positions(&self, partitions: &[PartitionId]) -> BTreeMap<PartitionId, Position> {
-        let handler = &self.settings.handler.handler;
+    pub(crate) async fn positions(&self, asked: &BTreeMap<PartitionId, PartitionVersion>) -> Positions {
+        let incarnation = self.incarnation();
         let patience = self.settings.controller.position_timeout;
-        let asked = partitions.iter().map(|partition| async move {
-            let position = tokio::time::timeout(patience, handler.position(*partition)).await;
-            position.ok().flatten().map(|position| (*partition, position))
+        let asked = asked.iter().map(|(partition, version)| async move {
+            let position = tokio::time::timeout(patience, self.position(*partition, *version)).await;
+            position.ok().map(|position| (*partition, position))
         });
-        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+        let positions = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        Positions { incarnation, positions }
     }
 
-    /// Waits until this node has adopted `version` of the partition's record: every write that it lets
-    /// in from then on goes by it, and none that does not is under way any more.
-    pub(crate) async fn adopted(&self, partition: PartitionId, version: PartitionVersion) {
+    async fn position(&self, partition: PartitionId, version: PartitionVersion) -> Option<Position> {
+        self.until_known(partition, version).await;
+        self.settings.handler.handler.position(partition).await
+    }
+
+    async fn until_known(&self, partition: PartitionId, version: PartitionVersion) {
         let known = |topology: &Arc<Topology>| {
             topology.partition(partition).is_some_and(|record| record.version >= version)
         };
         // The sender lives as long as `self` does.
         drop(self.adopted.subscribe().wait_for(known).await);
+    }
+
+    /// Waits until this node has adopted `version` of the partition's record: every write that it lets
+    /// in from then on goes by it, and none that does not is under way any more.
+    pub(crate) async fn adopted(&self, partition: PartitionId, version: PartitionVersion) {
+        self.until_known(partition, version).await;
         self.leases.gate(partition).adopted(version).await;
     }
 

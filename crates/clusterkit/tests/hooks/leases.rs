@@ -192,6 +192,18 @@ async fn a_leader_whose_resignation_was_refused_goes_on_by_the_newer_record() {
     assert_eq!(lease.check(), Ok(()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_nobody_can_follow_goes_on() {
+    let (cluster, _) = start(1, 1).await;
+    let source = led(&cluster).await;
+    let leading = cluster.node(source).clone();
+    let lease = leading.lead(P).expect("it leads");
+    let refused = leading.report_stalled(P).await.expect_err("nobody else has a copy");
+    assert!(matches!(refused, ChangeError::Rejected(Rejected::NoSuccessor { .. })), "{refused}");
+    led(&cluster).await;
+    assert_eq!(lease.check(), Ok(()));
+}
+
 /// Its hook cannot be called while a write is under way, and it stops without.
 #[tokio::test(start_paused = true)]
 async fn a_write_that_a_stopping_node_does_not_wait_for_is_not_acknowledged() {

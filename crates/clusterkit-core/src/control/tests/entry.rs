@@ -3,11 +3,12 @@
 use alloc::string::String;
 
 use super::*;
-use crate::id::Epoch;
+use crate::handoff::Position;
+use crate::id::{Epoch, ReplicaUid};
 use crate::limits::{
-    CLUSTER_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, COMMANDS_PER_ROUND_MAX, ENTRY_BYTES_MAX, EXPECT_MAX,
-    METADATA_ENTRIES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX,
-    TEXT_BYTES_MAX,
+    CLUSTER_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, COMMANDS_PER_ROUND_MAX, DAMAGED_REPLICAS_MAX,
+    ENTRY_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, PARTITIONS_MAX,
+    REPLICATION_FACTOR_MAX, TEXT_BYTES_MAX,
 };
 
 const PARTITION: PartitionId = PartitionId(PARTITIONS_MAX);
@@ -30,6 +31,7 @@ fn largest_registration(number: usize) -> Registration {
         store: StoreId(u64::MAX - number as u64),
         boot: BootId(u64::MAX),
         damaged: true,
+        replicas_damaged: damaged(),
         node_addr: text.clone(),
         public_addr: text.clone(),
         zone: Some(text.clone()),
@@ -40,6 +42,11 @@ fn largest_registration(number: usize) -> Registration {
         software: text.clone(),
         metadata: (0..METADATA_ENTRIES_MAX).map(|key| (longest_text(key), text.clone())).collect(),
     }
+}
+
+fn damaged() -> BTreeMap<PartitionId, ReplicaUid> {
+    let last = PARTITIONS_MAX - DAMAGED_REPLICAS_MAX as u32;
+    (last..PARTITIONS_MAX).map(|number| (PartitionId(number), ReplicaUid(u64::MAX))).collect()
 }
 
 fn largest_founding() -> Command {
@@ -62,6 +69,14 @@ fn largest_proposal() -> Command {
         in_sync: nodes().collect(),
         added: nodes().map(|node| (node, INCARNATION)).collect(),
     })
+}
+
+fn largest_unclean_election() -> Command {
+    let position = Position { last_epoch: EPOCH, log_end: u64::MAX, damaged: true };
+    let status = MemberStatus { incarnation: INCARNATION, position: Some(position) };
+    let nodes = (0..=REPLICATION_FACTOR_MAX as usize).map(longest_id);
+    let statuses = nodes.map(|node| (node, status)).collect();
+    Command::ElectUnclean { partition: PARTITION, version: VERSION, leader: longest_id(0), statuses }
 }
 
 fn every_verdict() -> Command {
@@ -91,5 +106,7 @@ fn the_largest_batches_of_commands_fit_into_one_entry() {
     let mut round = vec![largest_proposal(); COMMANDS_PER_ROUND_MAX];
     round[0] = every_verdict();
     check("a round of the controller", &round);
+    let unclean = vec![largest_unclean_election(); COMMANDS_PER_ROUND_MAX];
+    check("a round of unclean elections", &unclean);
     check("the handoffs of a message", &vec![handoff(); COMMANDS_PER_ENTRY_MAX]);
 }

@@ -199,7 +199,7 @@ fn a_leader_that_does_not_activate_gives_up_and_another_leads() {
 fn the_only_candidate_leads_again_once_its_pause_is_over() {
     let mut world = World::formed(1, 1, 1);
     let (version, epoch) = (world.record(0).version, world.record(0).epoch);
-    world.apply(&Command::Resign { partition: P, version, epoch, node: node(1) }).unwrap();
+    world.apply(&Command::Revoke { partition: P, version, epoch }).unwrap();
     let avoided = BTreeSet::from([(P, node(1))]);
     assert_eq!(wanted(&world, &Facts { leaders_avoided: avoided, ..quiet() }), []);
     assert!(matches!(wanted(&world, &quiet())[..], [Command::Elect { .. }]));
@@ -232,7 +232,7 @@ fn what_is_late_is_named_until_it_is_not_or_its_node_is_gone() {
 }
 
 /// Three in-sync copies that can say how much they have, and no leader.
-fn leaderless() -> World {
+pub(super) fn leaderless() -> World {
     let mut world = World::formed(3, 1, 3);
     for number in 1..=3 {
         let registration = Registration {
@@ -247,13 +247,18 @@ fn leaderless() -> World {
     world
 }
 
-fn position(last_epoch: u64, log_end: u64) -> Position {
+pub(super) fn position(last_epoch: u64, log_end: u64) -> Position {
     Position { last_epoch: Epoch(last_epoch), log_end, damaged: false }
 }
 
 fn elected(world: &World, positions: &[(u64, Position)]) -> Vec<Command> {
-    let positions = positions.iter().map(|(number, position)| (node(*number), *position)).collect();
-    let ballot = Ballot { epoch: world.record(0).epoch, positions };
+    let status = |number: u64, position| MemberStatus {
+        incarnation: world.incarnation(number),
+        position: Some(position),
+    };
+    let statuses =
+        positions.iter().map(|(number, position)| (node(*number), status(*number, *position))).collect();
+    let ballot = Ballot { epoch: world.record(0).epoch, statuses };
     wanted(world, &Facts { ballots: BTreeMap::from([(P, ballot)]), ..quiet() })
 }
 
@@ -261,14 +266,13 @@ fn elected(world: &World, positions: &[(u64, Position)]) -> Vec<Command> {
 fn candidates_that_can_say_how_much_they_have_are_asked_first() {
     let world = leaderless();
     assert_eq!(wanted(&world, &quiet()), []);
-    let check = |positions: &[(u64, Position)], expected: u64, expected_by_position: bool| match &elected(
-        &world, positions,
-    )[..]
-    {
-        [Command::Elect { leader, by_position, .. }] => {
-            assert_eq!((leader, *by_position), (&node(expected), expected_by_position));
-        }
-        other => panic!("{other:?}"),
+    let check = |positions: &[(u64, Position)], expected: u64, expected_by_position: bool| {
+        let commands = elected(&world, positions);
+        let Some((Command::Elect { leader, by_position, .. }, before)) = commands.split_last() else {
+            panic!("{commands:?}");
+        };
+        assert_eq!((leader, *by_position), (&node(expected), expected_by_position));
+        assert!(before.iter().all(|command| matches!(command, Command::Taint { .. })), "{commands:?}");
     };
     check(&[(1, position(1, 9)), (2, position(2, 1)), (3, position(1, 10))], 2, true);
     check(&[(1, position(1, 9)), (3, position(1, 10))], 3, true);
@@ -282,19 +286,20 @@ fn candidates_that_can_say_how_much_they_have_are_asked_first() {
 #[test]
 fn the_answers_of_an_earlier_election_decide_nothing() {
     let world = leaderless();
-    let earlier = Ballot { epoch: Epoch(0), positions: BTreeMap::from([(node(1), position(1, 1))]) };
+    let status = MemberStatus { incarnation: Incarnation(2), position: Some(position(1, 1)) };
+    let earlier = Ballot { epoch: Epoch(0), statuses: BTreeMap::from([(node(1), status)]) };
     assert_eq!(wanted(&world, &Facts { ballots: BTreeMap::from([(P, earlier)]), ..quiet() }), []);
 }
 
-fn controller(world: &World) -> Controller {
+pub(super) fn controller(world: &World) -> Controller {
     Controller::new(ControllerConfig::default(), node(1), world.state.clone(), Instant::ORIGIN)
 }
 
-fn actions(controller: &mut Controller) -> Vec<Action> {
+pub(super) fn actions(controller: &mut Controller) -> Vec<Action> {
     core::iter::from_fn(|| controller.poll_action()).collect()
 }
 
-fn elections(actions: Vec<Action>) -> Vec<NodeId> {
+pub(super) fn elections(actions: Vec<Action>) -> Vec<NodeId> {
     let commands = actions.into_iter().flat_map(|action| match action {
         Action::Propose { commands, .. } => commands,
         _ => Vec::new(),
@@ -308,12 +313,14 @@ fn elections(actions: Vec<Action>) -> Vec<NodeId> {
 fn an_election_waits_for_every_answer_and_not_for_longer_than_its_time() {
     let world = leaderless();
     let now = Instant::ORIGIN;
-    let ask = |number| Action::AskPositions { node: node(number), partitions: vec![P] };
+    let asked = BTreeMap::from([(P, world.record(0).version)]);
+    let ask = |number| Action::AskPositions { node: node(number), partitions: asked.clone() };
     let mut waits = controller(&world);
     assert_eq!(actions(&mut waits), [ask(1), ask(2), ask(3)]);
     let answer = |controller: &mut Controller, number, log_end| {
-        let positions = BTreeMap::from([(P, position(1, log_end))]);
-        controller.handle_positions(now, &node(number), &[P], &positions);
+        let positions = BTreeMap::from([(P, Some(position(1, log_end)))]);
+        let of_run = (&node(number), world.incarnation(number));
+        controller.handle_positions(now, of_run, &asked, &positions);
         elections(actions(controller))
     };
     assert_eq!(answer(&mut waits, 1, 5), []);
@@ -329,33 +336,7 @@ fn an_election_waits_for_every_answer_and_not_for_longer_than_its_time() {
     assert_eq!(elections(actions(&mut late)), [node(2)]);
 }
 
-#[test]
-fn candidates_that_are_all_damaged_are_asked_again_until_one_is_not() {
-    let world = leaderless();
-    let mut now = Instant::ORIGIN;
-    let mut controller = controller(&world);
-    let answer = |controller: &mut Controller, now, damaged: [bool; 3]| {
-        for (number, damaged) in (1..).zip(damaged) {
-            let positions = BTreeMap::from([(P, Position { damaged, ..position(1, 5) })]);
-            controller.handle_positions(now, &node(number), &[P], &positions);
-        }
-        elections(actions(controller))
-    };
-    drop(actions(&mut controller));
-    assert_eq!(answer(&mut controller, now, [true; 3]), []);
-    let mut asked = Vec::new();
-    while asked.is_empty() && now < Instant::at(Duration::from_secs(60)) {
-        now = controller.poll_timeout(now).expect("the question is not forgotten");
-        [2, 3].iter().for_each(|other| controller.handle_heartbeat(now, &node(*other), Incarnation(2)));
-        controller.handle_timeout(now);
-        asked = actions(&mut controller);
-        asked.retain(|action| matches!(action, Action::AskPositions { .. }));
-    }
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    assert_eq!(answer(&mut controller, now, [true, false, true]), [node(2)]);
-}
-
-fn report(world: &World, number: u64, fact: Fact) -> Report {
+pub(super) fn report(world: &World, number: u64, fact: Fact) -> Report {
     Report { node: node(number), incarnation: world.incarnation(number), partition: P, fact }
 }
 
@@ -386,26 +367,7 @@ fn a_refusal_is_followed_by_a_pause_that_grows_with_the_next_one() {
     }
 }
 
-#[test]
-fn a_leader_that_stalls_is_passed_over_for_a_pause() {
-    let mut world = World::formed(1, 1, 1);
-    let mut controller = controller(&world);
-    let (partition, version, epoch) = (PartitionId(0), world.record(0).version, world.record(0).epoch);
-    let (older, quiet_until) = (Epoch(epoch.0 - 1), controller.poll_timeout(Instant::ORIGIN));
-    controller.handle_stalled(Instant::ORIGIN, partition, older, &node(1));
-    assert_eq!(controller.poll_timeout(Instant::ORIGIN), quiet_until, "it is of an older epoch");
-    controller.handle_stalled(Instant::ORIGIN, partition, epoch, &node(1));
-    world.apply(&Command::Resign { partition, version, epoch, node: node(1) }).unwrap();
-    controller.handle_state(Instant::ORIGIN, world.state.clone());
-    apply_all(&mut world, &mut controller, Instant::ORIGIN);
-    assert_eq!(world.record(0).leader, None);
-    let over = Instant::ORIGIN + Duration::from_secs(2);
-    controller.handle_timeout(over);
-    apply_all(&mut world, &mut controller, over);
-    assert_eq!(world.record(0).leader, Some(node(1)));
-}
-
-fn apply_all(world: &mut World, controller: &mut Controller, now: Instant) {
+pub(super) fn apply_all(world: &mut World, controller: &mut Controller, now: Instant) {
     while let Some(action) = controller.poll_action() {
         if let Action::Propose { token, commands } = action {
             for command in &commands {

@@ -54,6 +54,7 @@ fn forming() -> Command {
         store: StoreId(1),
         boot: BootId(7),
         damaged: false,
+        replicas_damaged: BTreeMap::new(),
         node_addr: "node-1:7000".to_owned(),
         public_addr: "node-1:8080".to_owned(),
         zone: None,

@@ -89,10 +89,12 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Write as _;
 
-    use clusterkit_core::control::{FirstTable, InSyncProposal, LivenessChange, MemberIndex, Registration};
-    use clusterkit_core::handoff::Stage;
+    use clusterkit_core::control::{
+        FirstTable, InSyncProposal, LivenessChange, MemberIndex, MemberStatus, Registration,
+    };
+    use clusterkit_core::handoff::{Position, Stage};
     use clusterkit_core::id::{
-        BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
+        BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid, StoreId,
     };
     use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, RaftRole};
 
@@ -108,6 +110,7 @@ mod tests {
             store: StoreId(0x1122_3344_5566_7788),
             boot: BootId(7),
             damaged: false,
+            replicas_damaged: BTreeMap::from([(PartitionId(5), ReplicaUid(8))]),
             node_addr: "10.0.0.1:7000".to_owned(),
             public_addr: "10.0.0.1:8080".to_owned(),
             zone: Some("a".to_owned()),
@@ -138,12 +141,16 @@ mod tests {
             added: BTreeMap::from([(node("b"), Incarnation(1))]),
         };
         let overrun = Overrun { node: node("a"), stage: Stage::CatchUp };
+        let incarnation = Incarnation(4);
+        let position = Position { last_epoch: epoch, log_end: 77, damaged: true };
+        let status = |position| MemberStatus { incarnation, position };
+        let statuses = BTreeMap::from([(node("a"), status(Some(position))), (node("b"), status(None))]);
         vec![
             Command::FormCluster { cluster, members: vec![registration()], table },
             Command::RegisterNode { registration: registration(), replace: true },
             Command::SetLiveness { changes: vec![dead] },
             Command::Elect { partition, version, leader: node("a"), by_position: false },
-            Command::ElectUnclean { partition, version, leader: node("a") },
+            Command::ElectUnclean { partition, version, leader: node("a"), statuses },
             Command::SetInSync(proposal),
             Command::StartMove { partition, version, movement },
             Command::FinishMove { partition, version },
@@ -158,6 +165,9 @@ mod tests {
             Command::RemoveNode { node: node("a"), force: true },
             Command::SetReplicationFactor { replication_factor: 5 },
             Command::Resign { partition, version, epoch, node: node("a") },
+            Command::Revoke { partition, version, epoch },
+            Command::Taint { partition, version, node: node("a"), incarnation },
+            Command::RenewReplica { partition, version, node: node("a"), incarnation },
             Command::NameOverrun { partition, version, overrun: Some(overrun) },
         ]
     }
