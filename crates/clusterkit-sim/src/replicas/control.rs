@@ -11,6 +11,7 @@ use clusterkit_core::topology::{Cluster, ClusterConfig, Topology};
 
 use super::coverage::Step;
 use super::network::CONTROL;
+use super::store::Store;
 use super::world::{Event, World};
 
 /// How often topologies that got lost are sent again.
@@ -70,7 +71,9 @@ impl World {
             Command::StartMove { .. } | Command::FinishMove { .. } | Command::AbortMove { .. } => Step::Move,
             Command::BeginTransfer { .. } | Command::CancelTransfer { .. } => Step::Transfer,
             Command::Handoff { .. } => Step::Handoff,
+            Command::RenewReplica { .. } | Command::Taint { .. } => Step::Renew,
             Command::Resign { .. } => Step::Resign,
+            Command::Revoke { .. } => Step::Revoke,
             Command::DropReplica { .. } => Step::Drop,
             Command::SetLiveness { .. } => Step::Liveness,
             _ => return,
@@ -146,7 +149,34 @@ impl World {
             if known.is_some_and(|known| known < self.control.topology.version) {
                 self.show_topology(node);
             }
+            self.find_damage(node);
         }
+    }
+
+    /// Damage that was not found at the start is found now, and what is found is said until the record shows it.
+    fn find_damage(&mut self, node: usize) {
+        let broken = |store: &Store| store.damaged;
+        let keys: Vec<_> =
+            self.nodes[node].disk.stores().filter(|(_, store)| broken(store)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if self.quiet || self.chance.permille(300) {
+                self.act(node, Some(key.partition), |replicas, now, wall_ms| {
+                    replicas.handle_damage(now, wall_ms, key);
+                });
+            }
+        }
+        for partition in (0..self.settings.partitions).map(PartitionId) {
+            if self.status(node, partition).is_some_and(|status| status.damaged) && self.is_reachable(node) {
+                self.renew_damaged(node, partition);
+            }
+        }
+    }
+
+    fn renew_damaged(&mut self, node: usize, partition: PartitionId) {
+        let Some(process) = self.nodes[node].process.as_ref() else { return };
+        let (incarnation, node) = (process.incarnation, self.nodes[node].name.clone());
+        let Some(version) = self.control.topology.partition(partition).map(|record| record.version) else { return };
+        self.propose_commands(vec![Command::RenewReplica { partition, version, node, incarnation }]);
     }
 
     pub(super) fn show_topology(&mut self, node: usize) {
@@ -219,7 +249,10 @@ pub(super) fn partition_of(command: &Command) -> Option<PartitionId> {
         | Command::CancelTransfer { partition, .. }
         | Command::Handoff { partition, .. }
         | Command::DropReplica { partition, .. }
+        | Command::RenewReplica { partition, .. }
         | Command::Resign { partition, .. }
+        | Command::Revoke { partition, .. }
+        | Command::Taint { partition, .. }
         | Command::NameOverrun { partition, .. } => Some(*partition),
         Command::SetInSync(proposal) => Some(proposal.partition),
         _ => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::control::{Command, LivenessChange};
+use clusterkit_core::control::{Command, LivenessChange, MemberStatus};
 use clusterkit_core::handoff::Position;
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion};
 use clusterkit_core::time::Instant;
@@ -16,10 +16,6 @@ use super::network::CONTROL;
 use super::node::{index, name};
 use super::world::{Event, World};
 
-/// Between two looks of the controller.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Silence after which a node counts as dead.
-const DEAD_AFTER: Duration = Duration::from_millis(1_000);
 /// How long an election waits for candidates to say how much they have.
 const POSITION_PATIENCE: Duration = Duration::from_millis(200);
 /// After an election that brought nothing.
@@ -73,7 +69,7 @@ impl World {
         let heard = vec![self.now; self.nodes.len()];
         self.controller = Controller { term, seated: true, heard, ..Controller::default() };
         self.tell(None, || format!("controller of term {term} begins"));
-        self.after(LOOK_PAUSE, Event::Controller { term });
+        self.after(self.settings.look_pause, Event::Controller { term });
     }
 
     /// The controller falls; another one takes over after a while.
@@ -92,7 +88,7 @@ impl World {
         if !self.controller.seated {
             return self.seat_controller();
         }
-        self.after(LOOK_PAUSE, Event::Controller { term });
+        self.after(self.settings.look_pause, Event::Controller { term });
         self.hear_heartbeats();
         let topology = Arc::clone(&self.control.topology);
         let mut commands = Vec::from_iter(self.verdicts(&topology));
@@ -136,7 +132,7 @@ impl World {
             let heard_at = self.controller.heard[index(&node.id)];
             let is_heard = heard_at == now;
             let liveness = match node.liveness {
-                Liveness::Alive if now.since(heard_at) >= DEAD_AFTER => Liveness::Dead,
+                Liveness::Alive if now.since(heard_at) >= self.settings.dead_after => Liveness::Dead,
                 Liveness::Joining | Liveness::Dead | Liveness::Suspect if is_heard => Liveness::Alive,
                 _ => continue,
             };
@@ -170,15 +166,29 @@ impl World {
             let leader = self.chance.pick(&electable)?;
             return Some(Command::Elect { partition, version, leader, by_position: false });
         }
+        if let Some(taint) = self.taint(record) {
+            return Some(taint);
+        }
         if !self.has_asked(record) {
             self.ask_positions(record, &candidates);
             return None;
         }
         let leader = self.furthest(topology, record, if is_unclean { &candidates } else { &electable })?;
         if is_unclean {
-            return Some(Command::ElectUnclean { partition, version, leader });
+            let statuses = self.statuses(record);
+            return Some(Command::ElectUnclean { partition, version, leader, statuses });
         }
         Some(Command::Elect { partition, version, leader, by_position: true })
+    }
+
+    /// A member that said that it is damaged cannot lead.
+    fn taint(&self, record: &Partition) -> Option<Command> {
+        let question = self.controller.questions.get(&record.id)?;
+        let mut votes = question.votes.iter();
+        let (node, (incarnation, _)) =
+            votes.find(|(node, (_, position))| position.damaged && record.is_electable(node))?;
+        let (partition, version, node, incarnation) = (record.id, record.version, node.clone(), *incarnation);
+        Some(Command::Taint { partition, version, node, incarnation })
     }
 
     fn has_asked(&self, record: &Partition) -> bool {
@@ -228,6 +238,15 @@ impl World {
         }
     }
 
+    /// What the members said of themselves.
+    fn statuses(&self, record: &Partition) -> BTreeMap<NodeId, MemberStatus> {
+        let votes = self.controller.questions.get(&record.id).map(|question| &question.votes);
+        let status = |(node, (incarnation, position)): (&NodeId, &(Incarnation, Position))| {
+            (node.clone(), MemberStatus { incarnation: *incarnation, position: Some(*position) })
+        };
+        votes.into_iter().flatten().map(status).collect()
+    }
+
     /// The candidate with the most, once all have answered or the time is up; where all of them are tainted, only
     /// when all have.
     fn furthest(&self, topology: &Topology, record: &Partition, candidates: &[NodeId]) -> Option<NodeId> {
@@ -264,9 +283,8 @@ impl World {
         (version, epoch): (PartitionVersion, Epoch),
     ) {
         self.cover(Step::Stalled);
-        let node = self.nodes[from].name.clone();
         self.controller.avoided.insert((partition, from), self.now + AVOID_TIME);
-        self.propose_commands(vec![Command::Resign { partition, version, epoch, node }]);
+        self.propose_commands(vec![Command::Revoke { partition, version, epoch }]);
     }
 
     fn watch_transfer(&mut self, topology: &Topology, record: &Partition) -> Option<Command> {
@@ -315,7 +333,33 @@ impl World {
             let target = topology.nodes.values().find(fits)?.id.clone();
             return Some(Command::StartMove { partition, version, movement: Move { source: None, target } });
         }
-        None
+        self.replace_gone(topology, record)
+    }
+
+    /// The copy of a node that has been dead for long comes to another one.
+    fn replace_gone(&mut self, topology: &Topology, record: &Partition) -> Option<Command> {
+        let is_gone = |node: &NodeId| {
+            !topology.is_live(node)
+                && self.now.since(self.controller.heard[index(node)]) >= self.settings.gone_after
+        };
+        let source = record.followers().find(|node| is_gone(node))?.clone();
+        let fits = |node: &&Arc<Node>| !record.holds(&node.id) && node.is_live() && node.is_placement_target();
+        let target = topology.nodes.values().find(fits)?.id.clone();
+        let (partition, version) = (record.id, record.version);
+        Some(Command::StartMove { partition, version, movement: Move { source: Some(source), target } })
+    }
+
+    /// A copy is dropped and comes back at once, as another one.
+    pub(super) fn renew_copy(&mut self) {
+        let topology = Arc::clone(&self.control.topology);
+        let Some(record) = self.chance.pick(&topology.partitions) else { return };
+        let followers: Vec<_> = record.followers().cloned().collect();
+        let Some(node) = self.chance.pick(&followers) else { return };
+        let (partition, version) = (record.id, record.version);
+        let movement = Move { source: None, target: node.clone() };
+        let drop = Command::DropReplica { partition, version, node };
+        let start = Command::StartMove { partition, version: version.next(), movement };
+        self.propose_commands(vec![drop, start]);
     }
 
     /// A copy begins to move.

@@ -19,7 +19,7 @@ macro_rules! steps {
 
 steps! {
     Ack, Alarm, Append, Attach, Barrier, Damaged, Diverge, Drop, Elect, ElectUnclean, Fenced, Fetch, FetchNothing,
-    Handoff, Heal, Install, Liveness, Move, NotEnough, Read, Refused, Register, Remove, Reply, Resign, SetInSync,
+    Handoff, Heal, Install, Liveness, Move, NotEnough, Read, Refused, Register, Remove, Renew, Reply, Resign, Revoke, SetInSync,
     Snapshot, SnapshotRefused, Stalled, Support, Transfer, Truncate, Wish,
 }
 

@@ -28,9 +28,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    BlockControl, BlockNode, BlockOneWay, BlockPair, ClockRate, ControllerFalls, Damage, DeclareDead, Drain, Kill,
-    KillLeader, LoseEnd, Move, Pause, PowerAll, PowerNode, Resign, SlowDisk, SlowLink, SyncError, Transfer, WallJump,
-    Wipe,
+    BlockControl, BlockNode, BlockOneWay, BlockPair, Bounce, ClockRate, ControllerFalls, Damage, DeclareDead, Drain,
+    Halves, Kill, KillLeader, LoseEnd, Move, Pause, PowerAll, PowerNode, Renew, Resign, SlowDisk, SlowLink, SyncError,
+    Transfer, Usurp, WallJump, Wipe,
 }
 
 /// The faults of a run.
@@ -103,11 +103,13 @@ impl World {
             Kind::BlockNode => self.isolate(node, lasts),
             Kind::BlockOneWay => self.block_one_way(node, lasts),
             Kind::BlockPair => self.block_pair(node, lasts),
+            Kind::Bounce => self.bounce(node),
             Kind::ClockRate => self.change_rate(node),
             Kind::ControllerFalls => self.unseat_controller(),
             Kind::Damage => self.damage(node, lasts),
             Kind::DeclareDead => self.declare_dead(node),
             Kind::Drain => self.drain(node),
+            Kind::Halves => self.halve(lasts),
             Kind::Kill => self.kill_for(node, lasts),
             Kind::KillLeader => self.kill_leader(lasts),
             Kind::LoseEnd => self.lose_end(node, lasts),
@@ -115,11 +117,13 @@ impl World {
             Kind::Pause => self.nodes[node].paused_until = self.now + lasts,
             Kind::PowerAll => self.cut_all_power(lasts),
             Kind::PowerNode => self.cut_power_for(node, lasts),
+            Kind::Renew => self.renew_copy(),
             Kind::Resign => self.ask_to_resign(),
             Kind::SlowDisk => self.nodes[node].slow_disk_until = self.now + lasts,
             Kind::SlowLink => self.slow_link(node, lasts),
             Kind::SyncError => self.nodes[node].sync_fails = true,
             Kind::Transfer => self.start_transfer(),
+            Kind::Usurp => self.usurp(lasts),
             Kind::WallJump => self.jump(node),
             Kind::Wipe => self.wipe(node, lasts),
         }
@@ -168,6 +172,35 @@ impl World {
         self.network.block(other, node, self.now + lasts);
     }
 
+    /// Two sides do not hear each other; the control plane is on one of them.
+    fn halve(&mut self, lasts: Duration) {
+        let until = self.now + lasts * 3;
+        let side = self.chance.next();
+        for from in self.sites() {
+            for to in self.sites() {
+                if (side >> from ^ side >> to) & 1 == 1 {
+                    self.network.block(from, to, until);
+                }
+            }
+        }
+    }
+
+    /// A leader does not hear the control plane, and is replaced; now and then the others restart meanwhile.
+    fn usurp(&mut self, lasts: Duration) {
+        let Some(leader) = self.some_leader() else { return };
+        let until = self.now + lasts;
+        self.network.block(CONTROL, leader, until);
+        if self.chance.permille(500) {
+            self.network.block(leader, CONTROL, until);
+        }
+        self.declare_dead(leader);
+        for other in (0..self.nodes.len()).filter(|other| *other != leader) {
+            if self.chance.permille(150) {
+                self.bounce(other);
+            }
+        }
+    }
+
     fn slow_link(&mut self, node: usize, lasts: Duration) {
         let by = self.chance.millis(5, 400);
         self.network.slow(node, self.now + lasts, by);
@@ -197,11 +230,21 @@ impl World {
     }
 
     fn kill_leader(&mut self, lasts: Duration) {
-        let partition = PartitionId(self.chance.below(u64::from(self.settings.partitions)) as u32);
-        let record = self.control.topology.partition(partition);
-        if let Some(leader) = record.and_then(|record| record.leader.as_ref()).map(super::node::index) {
+        if let Some(leader) = self.some_leader() {
             self.kill_for(leader, lasts);
         }
+    }
+
+    fn some_leader(&mut self) -> Option<usize> {
+        let partition = PartitionId(self.chance.below(u64::from(self.settings.partitions)) as u32);
+        let record = self.control.topology.partition(partition)?;
+        record.leader.as_ref().map(super::node::index)
+    }
+
+    /// Its process is killed, and runs again at once.
+    fn bounce(&mut self, node: usize) {
+        let lasts = self.chance.millis(1, 20);
+        self.kill_for(node, lasts);
     }
 
     fn cut_power_for(&mut self, node: usize, lasts: Duration) {

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use clusterkit_core::control::Registration;
-use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, StoreId};
+use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, ReplicaUid, StoreId};
 use clusterkit_core::replica::{ReadId, Recovered, ReplicaKey, Replicas, RequestId};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::RaftRole;
@@ -47,7 +46,7 @@ pub(super) struct Process {
     pub(super) run: u64,
     pub(super) started_at: Instant,
     /// What it says when it registers.
-    pub(super) is_damaged: bool,
+    damaged: BTreeMap<PartitionId, ReplicaUid>,
     pub(super) incarnation: Incarnation,
     /// From its registration on.
     pub(super) replicas: Option<Replicas>,
@@ -59,7 +58,6 @@ pub(super) struct Process {
     pub(super) armed: Option<Instant>,
     pub(super) refreshes_until: Instant,
     pub(super) seen: BTreeMap<PartitionId, Seen>,
-    pub(super) is_stopping: bool,
 }
 
 pub(super) fn name(index: usize) -> NodeId {
@@ -112,7 +110,8 @@ impl Node {
             node: self.name.clone(),
             store: self.store,
             boot: BootId(self.boots << 8 | index as u64),
-            damaged: self.process.as_ref().is_some_and(|process| process.is_damaged),
+            damaged: false,
+            replicas_damaged: self.process.as_ref().map(|process| process.damaged.clone()).unwrap_or_default(),
             node_addr: format!("h{index}:7000"),
             public_addr: format!("h{index}:8080"),
             zone: None,
@@ -138,7 +137,7 @@ impl Process {
         Self {
             run,
             started_at,
-            is_damaged: false,
+            damaged: BTreeMap::new(),
             incarnation: Incarnation(1),
             replicas: None,
             machines: BTreeMap::new(),
@@ -148,7 +147,6 @@ impl Process {
             armed: None,
             refreshes_until: Instant::ORIGIN,
             seen: BTreeMap::new(),
-            is_stopping: false,
         }
     }
 }
@@ -170,7 +168,11 @@ impl World {
         node.boots += 1;
         node.paused_until = Instant::ORIGIN;
         let mut process = Process::new(node.disk.run, node.clock.local(self.now));
-        process.is_damaged = node.lost_something || node.disk.stores().any(|(_, store)| is_damaged(store));
+        // Now and then damage is found later, by whoever reads it.
+        if self.chance.permille(800) {
+            let damaged = node.disk.stores().filter(|(_, store)| is_damaged(store));
+            process.damaged = damaged.map(|(key, _)| (key.partition, key.uid)).collect();
+        }
         let run = process.run;
         node.process = Some(process);
         self.tell(None, || format!("n{index} starts"));
@@ -188,11 +190,6 @@ impl World {
         if !node.runs(run) || node.replicas().is_some() {
             return;
         }
-        node.lost_something = false;
-        // What is damaged is put aside only now that the control plane knows. Now and then it is found later.
-        if !self.chance.permille(200) {
-            self.nodes[index].disk.put_aside(is_damaged);
-        }
         self.begin_run(index, incarnation);
         self.tell(None, || format!("n{index} is registered as run {incarnation}"));
         self.cover(Step::Register);
@@ -208,7 +205,8 @@ impl World {
         process.incarnation = incarnation;
         let mut recovered: BTreeMap<ReplicaKey, Recovered> = BTreeMap::new();
         for (key, store) in node.disk.stores() {
-            recovered.insert(*key, store.recovered());
+            let is_known = process.damaged.contains_key(&key.partition);
+            recovered.insert(*key, Recovered { damaged: store.damaged && is_known, ..store.recovered() });
             process.machines.insert(*key, Machine::clone(&store.checkpoint));
         }
         let name = node.name.clone();
@@ -243,23 +241,5 @@ impl World {
         let (records, local) = (self.chance.below(4), self.chance.millis(0, 100_000));
         self.crash(index, kept, records);
         self.nodes[index].clock.restart(self.now, local);
-    }
-
-    /// Something of its own is wrong: the process stops itself, and is started again.
-    pub(super) fn stop_itself(&mut self, index: usize, run: u64) {
-        if self.nodes[index].runs(run) {
-            self.kill(index);
-            let delay = self.chance.millis(100, 2_000);
-            self.after(delay, Event::Start(index));
-        }
-    }
-
-    /// Supervises: a run that found damage is ended soon.
-    pub(super) fn stop_soon(&mut self, index: usize, after: Duration) {
-        let Some(process) = self.nodes[index].process.as_mut() else { return };
-        let run = process.run;
-        if !std::mem::replace(&mut process.is_stopping, true) {
-            self.after(after, Event::Stop { node: index, run });
-        }
     }
 }

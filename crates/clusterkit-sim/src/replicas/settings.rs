@@ -55,6 +55,10 @@ pub(super) struct Settings {
     pub(super) control_loss: u64,
     /// How many of a thousand evaluations and applications take long.
     pub(super) slow_work: u64,
+    /// Between two looks of the controller; after which silence a node counts as dead, and as gone.
+    pub(super) look_pause: Duration,
+    pub(super) dead_after: Duration,
+    pub(super) gone_after: Duration,
     /// Whether nodes' clocks run at other rates.
     pub(super) rates: bool,
 }
@@ -63,10 +67,10 @@ impl Settings {
     pub(super) fn draw(chance: &mut Chance, options: &Options) -> Self {
         let nodes = chance.between(3, 7) as usize;
         let copies = if nodes >= 5 && chance.permille(250) { 5 } else { chance.between(2, 3) as u32 };
-        let drawn = (nodes, chance.between(2, 6) as u32, copies);
+        let drawn = (nodes, chance.between(1, 6) as u32, copies);
         let (nodes, partitions, copies) = options.shape.unwrap_or(drawn);
         let mut strength = |most: u64| if chance.permille(500) { 0 } else { chance.between(1, most) };
-        let (loss, repeats, late) = (strength(60), strength(60), strength(40));
+        let (loss, repeats, late) = (strength(60), strength(60), strength(200));
         let (control_loss, slow_work) = (strength(150), strength(200));
         let mut settings = Self {
             nodes,
@@ -75,7 +79,7 @@ impl Settings {
             config: config(chance),
             sessions: SessionConfig { answers_max: 8, ..SessionConfig::default() },
             clients: chance.between(2, 4) as usize,
-            pause: chance.millis(100, 900),
+            pause: if chance.permille(300) { chance.millis(20, 100) } else { chance.millis(100, 900) },
             reads_percent: chance.between(20, 60),
             padding_max: chance.pick(&[16, 16, 400]).unwrap_or(16),
             checkpoint_every: chance.between(8, 80),
@@ -89,6 +93,9 @@ impl Settings {
             late,
             control_loss,
             slow_work,
+            look_pause: chance.millis(30, 120),
+            dead_after: chance.millis(300, 1_200),
+            gone_after: chance.millis(2_000, 12_000),
             rates: chance.permille(700),
         };
         settings.make(options);
@@ -111,6 +118,7 @@ fn config(chance: &mut Chance) -> Config {
     let small = chance.permille(600);
     let bytes = |normal: usize, small_bytes: usize| if small { small_bytes } else { normal };
     Config {
+        support: Duration::from_millis(chance.pick(&[150, 150, 400, 800]).unwrap_or(150)),
         window_bytes: bytes(4 << 20, 2_000),
         batch_bytes: bytes(256 << 10, 600),
         tail_bytes_max: bytes(4 << 20, 1_500),

@@ -27,7 +27,7 @@ use clusterkit_core::replica::{Entry, ReplicaKey, ReplicaStatus, RoleStatus, Ses
 use clusterkit_core::topology::{Partition, Topology};
 
 use super::machine::{Effect, KEYS, decode};
-use super::node::index;
+use super::node::{index, is_damaged};
 use super::world::World;
 
 /// What no implementation can know: the truth of one partition.
@@ -123,10 +123,6 @@ impl World {
         }
         self.check_lease(node, &status);
         self.write_notes(node, status.key, status.commit);
-        if status.damaged {
-            let delay = self.chance.millis(500, 4_000);
-            self.stop_soon(node, delay);
-        }
     }
 
     /// A replica's commit is another one.
@@ -186,7 +182,10 @@ impl World {
 
 // What a command can break.
 impl World {
-    pub(in super::super) fn check_command(&mut self, before: &Topology, _: &Command) {
+    pub(in super::super) fn check_command(&mut self, before: &Topology, command: &Command) {
+        if let Command::RenewReplica { node, .. } = command {
+            self.nodes[index(node)].lost_something = false;
+        }
         let after = self.control.topology.clone();
         self.check_versions_grow(before, &after);
         for (known, record) in before.partitions.iter().zip(&after.partitions) {
@@ -200,7 +199,13 @@ impl World {
 
     /// A node has registered: what it lost is known from now on.
     pub(in super::super) fn note_registered(&mut self, node: usize) {
-        self.nodes[node].lost_something = false;
+        let keys: Vec<_> = self.nodes[node].disk.stores().map(|(key, _)| *key).collect();
+        let registration = self.nodes[node].registration(node);
+        let is_unknown = |key: &ReplicaKey| {
+            let store = self.nodes[node].disk.store(*key);
+            store.is_some_and(is_damaged) && registration.replicas_damaged.get(&key.partition) != Some(&key.uid)
+        };
+        self.nodes[node].lost_something &= keys.iter().any(is_unknown);
     }
 }
 
