@@ -159,7 +159,8 @@ impl World {
         let keys: Vec<_> =
             self.nodes[node].disk.stores().filter(|(_, store)| broken(store)).map(|(key, _)| *key).collect();
         for key in keys {
-            if self.quiet || self.chance.permille(300) {
+            let is_known = self.status(node, key.partition).is_some_and(|status| status.damaged);
+            if !is_known && (self.quiet || self.chance.permille(300)) {
                 self.act(node, Some(key.partition), |replicas, now, wall_ms| {
                     replicas.handle_damage(now, wall_ms, key);
                 });

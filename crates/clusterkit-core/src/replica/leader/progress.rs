@@ -99,24 +99,18 @@ impl Progress {
     }
 
     /// The logs are the same up to `end`, and the follower has that much on its disk.
-    pub(super) fn attach(&mut self, cx: &Context<'_>, incarnation: Incarnation, end: u64) {
+    /// What lies between that and the leader's `log_start` it needs a snapshot for; one may be under way.
+    pub(super) fn attach(&mut self, cx: &Context<'_>, incarnation: Incarnation, (end, log_start): (u64, u64)) {
         self.incarnation = incarnation;
         self.is_attached = true;
-        self.snapshot = None;
+        self.snapshot = self.snapshot.filter(|sent_to| *sent_to == incarnation && end < log_start);
         self.matched = end;
         self.rewind();
         self.commit_known = 0;
         self.commit_told = 0;
-        self.waiting_since = None;
+        self.waiting_since = self.snapshot.map(|_| cx.now);
         self.silences = 0;
         self.note_keeping_up(cx);
-    }
-
-    pub(super) fn detach(&mut self) {
-        self.is_attached = false;
-        self.matched = 0;
-        (self.caught_up_since, self.is_level) = (None, false);
-        self.rewind();
     }
 
     /// Whatever is under way is to be sent again.
@@ -131,18 +125,6 @@ impl Progress {
     /// An attached follower waits for a first message, though there may be nothing new.
     pub(super) fn must_hear(&mut self) {
         self.greeted = false;
-    }
-
-    /// Whether a snapshot is to be sent: none is under way to this run.
-    pub(super) fn begin_snapshot(&mut self, cx: &Context<'_>, incarnation: Incarnation) -> bool {
-        if self.snapshot == Some(incarnation) {
-            return false;
-        }
-        self.detach();
-        self.incarnation = incarnation;
-        self.snapshot = Some(incarnation);
-        self.lag_since = self.lag_since.max(cx.now);
-        true
     }
 
     /// What it needs next is in the log no more: nothing is sent until a snapshot was. It stays attached, since it
@@ -178,7 +160,7 @@ impl Progress {
             self.silences = 0;
             self.waiting_since = Some(cx.now);
         }
-        if self.sent == self.matched && self.commit_told <= self.commit_known {
+        if self.sent == self.matched && self.commit_told <= self.commit_known && self.snapshot.is_none() {
             self.waiting_since = None;
         }
     }
