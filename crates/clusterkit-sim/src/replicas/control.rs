@@ -10,6 +10,7 @@ use clusterkit_core::replica::Wish;
 use clusterkit_core::topology::{Cluster, ClusterConfig, Topology};
 
 use super::coverage::Step;
+use super::faults::Kind;
 use super::network::CONTROL;
 use super::store::Store;
 use super::world::{Event, World};
@@ -217,6 +218,7 @@ impl World {
         let node = self.nodes[from].name.clone();
         let command = match wish {
             Wish::Handoff { partition, version, epoch, log_end } => {
+                self.deafen(from);
                 Command::Handoff { partition, version, epoch, from: node, log_end }
             }
             Wish::Resign { partition, version, epoch } => Command::Resign { partition, version, epoch, node },
@@ -226,6 +228,16 @@ impl World {
             }
         };
         self.propose_commands(vec![command]);
+    }
+}
+
+impl World {
+    /// A leader that hands over hears nothing of what comes of it for a while, and may be slow to be heard.
+    fn deafen(&mut self, node: usize) {
+        if !self.quiet && self.settings.faults.contains(&Kind::Transfer) && self.chance.permille(200) {
+            let lasts = self.chance.millis(50, 1_500);
+            self.network.block(CONTROL, node, self.now + lasts);
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Disk {
     journal: VecDeque<Change>,
     /// How many changes the running sync covers.
     syncing: Option<usize>,
+    /// How many changes were called durable though no sync has covered them.
+    told: usize,
     /// Numbers runs of the process, so that a sync of an earlier one is not taken for one of this.
     pub(super) run: u64,
 }
@@ -124,7 +126,7 @@ impl Disk {
 
     /// Begins a sync of everything so far, unless one runs or there is nothing to be synced.
     pub(super) fn begin_sync(&mut self) -> bool {
-        let begins = self.syncing.is_none() && !self.journal.is_empty();
+        let begins = self.syncing.is_none() && self.journal.len() > self.told;
         if begins {
             self.syncing = Some(self.journal.len());
         }
@@ -136,6 +138,23 @@ impl Disk {
         let count = self.syncing.take().unwrap_or(0);
         let changes: Vec<_> = self.journal.drain(..count).collect();
         changes.iter().map(|change| self.harden(change)).collect()
+    }
+
+    /// Calls everything durable that the operating system has, though no sync has covered it. Checkpoints, by which
+    /// logs are freed, have to wait for one.
+    pub(super) fn pretend_sync(&mut self) -> Vec<Durable> {
+        self.syncing = None;
+        let untold = self.journal.drain(self.told..).collect::<Vec<_>>();
+        let durable = untold.iter().map(|change| Durable { covered: None, ..self.harden(change) }).collect();
+        self.journal.extend(untold);
+        self.told = self.journal.len();
+        durable
+    }
+
+    /// A sync of all that was called durable before.
+    pub(super) fn sync_all(&mut self) -> Vec<Durable> {
+        self.syncing = Some(std::mem::take(&mut self.told));
+        self.end_sync().into_iter().map(|durable| Durable { op: None, ..durable }).collect()
     }
 
     fn harden(&mut self, change: &Change) -> Durable {
@@ -167,7 +186,7 @@ impl Disk {
             self.undo(change, if is_first_lost { records } else { 0 });
         }
         self.journal.clear();
-        self.syncing = None;
+        (self.syncing, self.told) = (None, 0);
         self.stores.values_mut().for_each(|store| store.durable = store.end());
         self.run += 1;
     }

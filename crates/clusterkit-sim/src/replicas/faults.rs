@@ -116,6 +116,7 @@ impl World {
             Kind::Move => self.start_move(),
             Kind::Pause => self.nodes[node].paused_until = self.now + lasts,
             Kind::PowerAll => self.cut_all_power(lasts),
+            Kind::PowerNode if self.settings.lazy && !self.may_lose(node) => {}
             Kind::PowerNode => self.cut_power_for(node, lasts),
             Kind::Renew => self.renew_copy(),
             Kind::Resign => self.ask_to_resign(),
@@ -253,6 +254,9 @@ impl World {
     }
 
     fn cut_all_power(&mut self, lasts: Duration) {
+        if self.settings.lazy {
+            return;
+        }
         for node in 0..self.nodes.len() {
             let more = self.chance.millis(0, 500);
             self.cut_power_for(node, lasts / 2 + more);
@@ -263,7 +267,7 @@ impl World {
 // Disks. No more is lost than the protocol bears: a partition always keeps a sound member.
 impl World {
     /// Whether a disk may lose something: for every partition that counts on it, another copy has everything.
-    fn may_lose(&self, node: usize) -> bool {
+    pub(super) fn may_lose(&self, node: usize) -> bool {
         let lost = self.nodes.iter().any(|node| node.lost_something);
         let damaged = |node: &super::node::Node| node.disk.stores().any(|(_, store)| super::node::is_damaged(store));
         let topology = &self.control.topology;

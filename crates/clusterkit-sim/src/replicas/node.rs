@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) sync_fails: bool,
     /// How much of each replica was durable once.
     pub(super) durable_once: BTreeMap<ReplicaKey, u64>,
+    /// What it called durable is gone, since it was not; until it has registered with that.
+    pub(super) lost_end: bool,
     /// It lost something that the control plane does not know of yet.
     pub(super) lost_something: bool,
 }
@@ -47,6 +49,8 @@ pub(super) struct Process {
     pub(super) started_at: Instant,
     /// What it says when it registers.
     damaged: BTreeMap<PartitionId, ReplicaUid>,
+    /// Acknowledged writes may be missing (rule R3).
+    is_doubtful: bool,
     pub(super) incarnation: Incarnation,
     /// From its registration on.
     pub(super) replicas: Option<Replicas>,
@@ -82,6 +86,7 @@ impl Node {
             slow_disk_until: Instant::ORIGIN,
             sync_fails: false,
             durable_once: BTreeMap::new(),
+            lost_end: false,
             lost_something: false,
         }
     }
@@ -110,7 +115,7 @@ impl Node {
             node: self.name.clone(),
             store: self.store,
             boot: BootId(self.boots << 8 | index as u64),
-            damaged: false,
+            damaged: self.process.as_ref().is_some_and(|process| process.is_doubtful),
             replicas_damaged: self.process.as_ref().map(|process| process.damaged.clone()).unwrap_or_default(),
             node_addr: format!("h{index}:7000"),
             public_addr: format!("h{index}:8080"),
@@ -138,6 +143,7 @@ impl Process {
             run,
             started_at,
             damaged: BTreeMap::new(),
+            is_doubtful: false,
             incarnation: Incarnation(1),
             replicas: None,
             machines: BTreeMap::new(),
@@ -168,6 +174,7 @@ impl World {
         node.boots += 1;
         node.paused_until = Instant::ORIGIN;
         let mut process = Process::new(node.disk.run, node.clock.local(self.now));
+        process.is_doubtful = node.lost_end;
         // Now and then damage is found later, by whoever reads it.
         if self.chance.permille(800) {
             let damaged = node.disk.stores().filter(|(_, store)| is_damaged(store));
@@ -228,16 +235,25 @@ impl World {
         if self.nodes[index].process.is_some() {
             let unsynced = self.nodes[index].disk.unsynced();
             // What the process had not handed over yet is lost with it.
-            let kept = if self.chance.permille(700) { unsynced } else { self.chance.index(unsynced + 1) };
+            let keeps_all = self.settings.lazy || self.chance.permille(700);
+            let kept = if keeps_all { unsynced } else { self.chance.index(unsynced + 1) };
             let records = self.chance.below(4);
             self.crash(index, kept, records);
         }
+    }
+
+    /// What was called durable and is not will be missing.
+    pub(super) fn lose_end_of_lazy(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.lost_end |= self.settings.lazy;
+        node.lost_something |= self.settings.lazy;
     }
 
     /// Its power is cut: what is not synced is lost, but for a part of it. The machine's clock begins anew.
     pub(super) fn cut_power(&mut self, index: usize) {
         let unsynced = self.nodes[index].disk.unsynced();
         let kept = if self.chance.permille(600) { 0 } else { self.chance.index(unsynced + 1) };
+        self.lose_end_of_lazy(index);
         let (records, local) = (self.chance.below(4), self.chance.millis(0, 100_000));
         self.crash(index, kept, records);
         self.nodes[index].clock.restart(self.now, local);

@@ -59,6 +59,9 @@ pub(super) struct Settings {
     pub(super) look_pause: Duration,
     pub(super) dead_after: Duration,
     pub(super) gone_after: Duration,
+    /// Whether a change counts as durable when the operating system has it: a power cut loses what was
+    /// acknowledged, and the node says so when it registers.
+    pub(super) lazy: bool,
     /// Whether nodes' clocks run at other rates.
     pub(super) rates: bool,
 }
@@ -96,6 +99,7 @@ impl Settings {
             look_pause: chance.millis(30, 120),
             dead_after: chance.millis(300, 1_200),
             gone_after: chance.millis(2_000, 12_000),
+            lazy: chance.permille(250),
             rates: chance.permille(700),
         };
         settings.make(options);

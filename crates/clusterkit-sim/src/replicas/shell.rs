@@ -14,6 +14,7 @@ use clusterkit_core::time::Instant;
 use clusterkit_core::topology::Topology;
 
 use super::coverage::Step;
+use super::disk::Durable;
 use super::network::CONTROL;
 use super::node::index;
 use super::store::{Package, Store};
@@ -377,10 +378,11 @@ impl World {
         if !self.nodes[node].runs(run) {
             return;
         }
-        if std::mem::take(&mut self.nodes[node].sync_fails) {
+        let fails = std::mem::take(&mut self.nodes[node].sync_fails);
+        if fails && (!self.settings.lazy || self.may_lose(node)) {
             return self.fail_sync(node);
         }
-        let durable = self.nodes[node].disk.end_sync();
+        let durable = self.end_sync(node);
         let (local, wall_ms) = self.clocks(node);
         for change in durable {
             self.nodes[node].note_durable(change.key);
@@ -395,11 +397,24 @@ impl World {
         self.settle(node, None);
     }
 
+    fn end_sync(&mut self, node: usize) -> Vec<Durable> {
+        let disk = &mut self.nodes[node].disk;
+        if !self.settings.lazy {
+            return disk.end_sync();
+        }
+        let mut durable = disk.pretend_sync();
+        if self.chance.permille(60) {
+            durable.extend(disk.sync_all());
+        }
+        durable
+    }
+
     /// Rule D3: the node stops; what the sync was for may be there or not.
     fn fail_sync(&mut self, node: usize) {
         self.tell(None, || format!("a sync of n{node} fails"));
         let unsynced = self.nodes[node].disk.unsynced();
         let (kept, records) = (self.chance.index(unsynced + 1), self.chance.below(4));
+        self.lose_end_of_lazy(node);
         self.crash(node, kept, records);
         let delay = self.chance.millis(100, 2_000);
         self.after(delay, Event::Start(node));

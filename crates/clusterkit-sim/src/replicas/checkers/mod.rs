@@ -205,7 +205,9 @@ impl World {
             let store = self.nodes[node].disk.store(*key);
             store.is_some_and(is_damaged) && registration.replicas_damaged.get(&key.partition) != Some(&key.uid)
         };
-        self.nodes[node].lost_something &= keys.iter().any(is_unknown);
+        let knows_all = !keys.iter().any(is_unknown);
+        self.nodes[node].lost_end = false;
+        self.nodes[node].lost_something &= !knows_all;
     }
 }
 
