@@ -324,7 +324,8 @@ impl Replica {
             let epoch = self.record.epoch;
             let token = FetchToken::Stream { follower: follower.clone(), incarnation, epoch };
             let (replica, bytes_max) = (self.key, cx.config.batch_bytes);
-            self.actions.push_back(Action::Fetch { replica, token, range: start..end, bytes_max });
+            let range = start..end.min(self.log.remembered());
+            self.actions.push_back(Action::Fetch { replica, token, range, bytes_max });
             return false;
         };
         progress.note_sent(cx.now, start, &records, commit);

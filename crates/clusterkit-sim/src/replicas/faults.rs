@@ -242,10 +242,15 @@ impl World {
         record.leader.as_ref().map(super::node::index)
     }
 
-    /// Its process is killed, and runs again at once.
+    /// Its process is killed, or its power cut, and runs again at once.
     fn bounce(&mut self, node: usize) {
         let lasts = self.chance.millis(1, 20);
-        self.kill_for(node, lasts);
+        let bears = !self.settings.lazy || self.may_lose(node);
+        if bears && self.chance.permille(400) {
+            self.cut_power_for(node, lasts);
+        } else {
+            self.kill_for(node, lasts);
+        }
     }
 
     fn cut_power_for(&mut self, node: usize, lasts: Duration) {

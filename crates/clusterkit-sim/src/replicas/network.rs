@@ -72,7 +72,11 @@ impl Network {
 
     fn delay(&self, chance: &mut Chance, now: Instant, from: usize) -> Duration {
         let jitter = self.jitter.as_micros() as u64;
-        let late = if chance.permille(self.late_permille) { chance.millis(10, 1_500) } else { Duration::ZERO };
+        let late = match chance.permille(self.late_permille) {
+            true if chance.permille(500) => chance.millis(5, 120),
+            true => chance.millis(10, 1_500),
+            false => Duration::ZERO,
+        };
         let slow = if self.slow_until[from] > now { self.slow_by } else { Duration::ZERO };
         self.latency + chance.micros(0, jitter) + late + slow
     }
