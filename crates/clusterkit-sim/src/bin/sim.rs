@@ -203,7 +203,9 @@ fn show_breaches(sum: &Sum, options: &Options) {
             println!("seed {seed} breaks {} at {:?}: {}\n", breach.invariant, report.time, breach.text);
         }
     }
-    for (seed, breach) in sum.breaches.iter().filter_map(|(seed, report)| Some((seed, report.breach.as_ref()?))) {
+    for (seed, breach) in
+        sum.breaches.iter().filter_map(|(seed, report)| Some((seed, report.breach.as_ref()?)))
+    {
         let line: String = breach.text.lines().next().unwrap_or_default().chars().take(LINE_MAX).collect();
         println!("seed {seed}: {} {line}", breach.invariant);
     }
@@ -212,7 +214,10 @@ fn show_breaches(sum: &Sum, options: &Options) {
 fn mutants(arguments: &Arguments) -> bool {
     let all: Vec<Mistake> = arguments.mutant.map_or_else(|| Mistake::ALL.to_vec(), |mistake| vec![mistake]);
     let (next, is_well) = (AtomicU64::new(0), AtomicBool::new(true));
-    println!("{:26} {:>8} {:>7} {:>12} {:>10}  what was left out", "mistake", "seed", "seeds", "steps", "broken");
+    println!(
+        "{:26} {:>8} {:>7} {:>12} {:>10}  what was left out",
+        "mistake", "seed", "seeds", "steps", "broken"
+    );
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads {
             scope.spawn(|| {
@@ -234,11 +239,19 @@ fn mutant(mistake: Mistake, arguments: &Arguments) -> bool {
         Some(found) => {
             let is_well = convenience(mistake).is_none();
             let (name, broken, says) = (mistake.name(), &found.breach.invariant, mistake.says());
-            println!("{name:26} {:>8} {:>7} {:>12} {broken:>10}  {says}", found.seed, found.seeds, found.steps);
+            println!(
+                "{name:26} {:>8} {:>7} {:>12} {broken:>10}  {says}",
+                found.seed, found.seeds, found.steps
+            );
             is_well
         }
         None if convenience(mistake).is_some() => {
-            println!("{:26} {:>8} harmless   {}", mistake.name(), "-", convenience(mistake).unwrap_or_default());
+            println!(
+                "{:26} {:>8} harmless   {}",
+                mistake.name(),
+                "-",
+                convenience(mistake).unwrap_or_default()
+            );
             true
         }
         None => {

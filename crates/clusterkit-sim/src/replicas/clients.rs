@@ -80,16 +80,27 @@ pub(super) struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It is committed and applied.
-    Done { offset: u64, effect: Option<Effect> },
+    Done {
+        offset: u64,
+        effect: Option<Effect>,
+    },
     /// It took effect before, at this offset.
-    Known { first: u64 },
+    Known {
+        first: u64,
+    },
     /// Not here, or not now.
-    Refused { leader: Option<usize> },
+    Refused {
+        leader: Option<usize>,
+    },
     Unknown,
     /// A read: all records below this are in what it saw.
-    Value { applied: u64 },
+    Value {
+        applied: u64,
+    },
     /// The leader has it on its disk.
-    Written { offset: u64 },
+    Written {
+        offset: u64,
+    },
 }
 
 impl Request {
@@ -109,7 +120,7 @@ impl Client {
 
     fn op_next(&mut self) -> u64 {
         self.op_last += 1;
-        self.op_last << 4 | self.index as u64 + 1
+        (self.op_last << 4) | (self.index as u64 + 1)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::control::{Applied, Command, ControlState};
+use clusterkit_core::control::{Applied, Command, ControlState, InSyncProposal};
 use clusterkit_core::id::{ClusterId, Incarnation, PartitionId};
 use clusterkit_core::replica::Wish;
 use clusterkit_core::topology::{Cluster, ClusterConfig, Topology};
@@ -12,6 +12,7 @@ use clusterkit_core::topology::{Cluster, ClusterConfig, Topology};
 use super::coverage::Step;
 use super::faults::Kind;
 use super::network::CONTROL;
+use super::node::index;
 use super::store::Store;
 use super::world::{Event, World};
 
@@ -122,7 +123,8 @@ impl World {
     }
 
     fn send_registered(&mut self, node: usize, run: u64, incarnation: Incarnation) {
-        for delay in self.network.arrivals(&mut self.chance, self.now, (CONTROL, node)).into_iter().flatten() {
+        for delay in self.network.arrivals(&mut self.chance, self.now, (CONTROL, node)).into_iter().flatten()
+        {
             self.after(delay, Event::Registered { node, run, incarnation });
         }
     }
@@ -177,7 +179,9 @@ impl World {
     fn renew_damaged(&mut self, node: usize, partition: PartitionId) {
         let Some(process) = self.nodes[node].process.as_ref() else { return };
         let (incarnation, node) = (process.incarnation, self.nodes[node].name.clone());
-        let Some(version) = self.control.topology.partition(partition).map(|record| record.version) else { return };
+        let Some(version) = self.control.topology.partition(partition).map(|record| record.version) else {
+            return;
+        };
         self.propose_commands(vec![Command::RenewReplica { partition, version, node, incarnation }]);
     }
 
@@ -187,7 +191,8 @@ impl World {
         }
         let lag_max = if self.chance_of_lag() { 400 } else { 8 };
         let lag = self.chance.millis(0, lag_max);
-        for delay in self.network.arrivals(&mut self.chance, self.now, (CONTROL, node)).into_iter().flatten() {
+        for delay in self.network.arrivals(&mut self.chance, self.now, (CONTROL, node)).into_iter().flatten()
+        {
             let topology = Arc::clone(&self.control.topology);
             self.after(delay + lag, Event::Topology { node, topology });
         }
@@ -201,28 +206,32 @@ impl World {
 
 // Wishes.
 impl World {
-    pub(super) fn send_wish(&mut self, from: usize, wish: Wish) {
+    pub(super) fn send_wish(&mut self, from: usize, wish: &Wish) {
         if self.trace.is_kept() {
-            self.tell(Some(partition_wished(&wish)), || format!("n{from} wishes {wish:?}"));
+            self.tell(Some(partition_wished(wish)), || format!("n{from} wishes {wish:?}"));
         }
         self.cover(Step::Wish);
-        for delay in self.network.arrivals(&mut self.chance, self.now, (from, CONTROL)).into_iter().flatten() {
+        for delay in self.network.arrivals(&mut self.chance, self.now, (from, CONTROL)).into_iter().flatten()
+        {
             self.after(delay, Event::Wish { from, wish: wish.clone() });
         }
     }
 
-    pub(super) fn hear_wish(&mut self, from: usize, wish: Wish) {
+    pub(super) fn hear_wish(&mut self, from: usize, wish: &Wish) {
         if !self.controller.is_seated() {
             return;
         }
         let node = self.nodes[from].name.clone();
-        let command = match wish {
+        let command = match wish.clone() {
             Wish::Handoff { partition, version, epoch, log_end } => {
                 self.deafen(from);
                 Command::Handoff { partition, version, epoch, from: node, log_end }
             }
             Wish::Resign { partition, version, epoch } => Command::Resign { partition, version, epoch, node },
-            Wish::SetInSync(proposal) => Command::SetInSync(proposal),
+            Wish::SetInSync(proposal) => {
+                self.usurp_proposer(from, &proposal);
+                Command::SetInSync(proposal)
+            }
             Wish::Stalled { partition, version, epoch } => {
                 return self.hear_stalled(from, partition, (version, epoch));
             }
@@ -232,6 +241,19 @@ impl World {
 }
 
 impl World {
+    /// A leader that proposed a member is replaced before it knows what came of that, and before the member has
+    /// promised it anything.
+    fn usurp_proposer(&mut self, node: usize, proposal: &InSyncProposal) {
+        let is_on = !self.quiet && self.settings.faults.contains(&Kind::Usurp);
+        if !is_on || proposal.added.is_empty() || !self.chance.permille(150) {
+            return;
+        }
+        let until = self.now + self.chance.millis(200, 1_500);
+        self.network.block(CONTROL, node, until);
+        proposal.added.keys().for_each(|member| self.network.block(node, index(member), until));
+        self.declare_dead(node);
+    }
+
     /// A leader that hands over hears nothing of what comes of it for a while, and may be slow to be heard.
     fn deafen(&mut self, node: usize) {
         if !self.quiet && self.settings.faults.contains(&Kind::Transfer) && self.chance.permille(200) {
@@ -243,9 +265,9 @@ impl World {
 
 fn partition_wished(wish: &Wish) -> PartitionId {
     match wish {
-        Wish::Handoff { partition, .. } | Wish::Resign { partition, .. } | Wish::Stalled { partition, .. } => {
-            *partition
-        }
+        Wish::Handoff { partition, .. }
+        | Wish::Resign { partition, .. }
+        | Wish::Stalled { partition, .. } => *partition,
         Wish::SetInSync(proposal) => proposal.partition,
     }
 }

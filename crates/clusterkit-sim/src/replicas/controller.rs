@@ -216,7 +216,8 @@ impl World {
         let Some(replicas) = self.nodes[node].replicas() else { return };
         let known = replicas.topology().partition(partition).map(|record| record.epoch);
         let position = replicas.position(partition);
-        let incarnation = self.nodes[node].process.as_ref().map_or(Incarnation(0), |process| process.incarnation);
+        let incarnation =
+            self.nodes[node].process.as_ref().map_or(Incarnation(0), |process| process.incarnation);
         if known.is_none_or(|known| known != epoch) {
             return self.refresh(node);
         }
@@ -226,7 +227,7 @@ impl World {
         }
     }
 
-    pub(super) fn hear_position(&mut self, term: u64, vote: Vote) {
+    pub(super) fn hear_position(&mut self, term: u64, vote: &Vote) {
         if term != self.controller.term {
             return;
         }
@@ -329,7 +330,8 @@ impl World {
             return Some(Command::DropReplica { partition, version, node: spare });
         }
         if record.replicas.len() < wanted {
-            let fits = |node: &&Arc<Node>| !record.holds(&node.id) && node.is_live() && node.is_placement_target();
+            let fits =
+                |node: &&Arc<Node>| !record.holds(&node.id) && node.is_live() && node.is_placement_target();
             let target = topology.nodes.values().find(fits)?.id.clone();
             return Some(Command::StartMove { partition, version, movement: Move { source: None, target } });
         }
@@ -343,7 +345,8 @@ impl World {
                 && self.now.since(self.controller.heard[index(node)]) >= self.settings.gone_after
         };
         let source = record.followers().find(|node| is_gone(node))?.clone();
-        let fits = |node: &&Arc<Node>| !record.holds(&node.id) && node.is_live() && node.is_placement_target();
+        let fits =
+            |node: &&Arc<Node>| !record.holds(&node.id) && node.is_live() && node.is_placement_target();
         let target = topology.nodes.values().find(fits)?.id.clone();
         let (partition, version) = (record.id, record.version);
         Some(Command::StartMove { partition, version, movement: Move { source: Some(source), target } })

@@ -59,7 +59,8 @@ impl Mischief {
     pub(super) fn recent(&mut self, now: Instant) -> u64 {
         if self.mask_until <= now {
             let present = |until: &&Option<Instant>| until.is_some_and(|until| until > now);
-            self.mask_until = self.until.iter().filter(present).flatten().min().copied().unwrap_or(now + RECENT);
+            self.mask_until =
+                self.until.iter().filter(present).flatten().min().copied().unwrap_or(now + RECENT);
             let bits = self.until.iter().enumerate().filter(|(_, until)| present(until));
             self.mask = bits.fold(0, |mask, (bit, _)| mask | 1 << bit);
         }
@@ -90,7 +91,11 @@ impl World {
         self.after(delay, Event::Fault);
         let Some(kind) = self.chance.pick(&self.settings.faults.clone()) else { return };
         let node = self.chance.index(self.nodes.len());
-        let lasts = if self.chance.permille(800) { self.chance.millis(50, 1_500) } else { self.chance.millis(1_000, 9_000) };
+        let lasts = if self.chance.permille(800) {
+            self.chance.millis(50, 1_500)
+        } else {
+            self.chance.millis(1_000, 9_000)
+        };
         self.coverage.note_fault(kind);
         self.mischief.note(kind, self.now + lasts);
         self.tell(None, || format!("fault {kind:?} at n{node} for {lasts:?}"));
@@ -152,7 +157,9 @@ impl World {
     fn isolate(&mut self, node: usize, lasts: Duration) {
         let (until, ways) = (self.now + lasts, self.chance.below(4));
         let with_control = self.chance.permille(700);
-        for other in self.sites().into_iter().filter(|site| *site != node && (with_control || *site != CONTROL)) {
+        for other in
+            self.sites().into_iter().filter(|site| *site != node && (with_control || *site != CONTROL))
+        {
             if ways != 1 {
                 self.network.block(node, other, until);
             }
@@ -274,12 +281,15 @@ impl World {
     /// Whether a disk may lose something: for every partition that counts on it, another copy has everything.
     pub(super) fn may_lose(&self, node: usize) -> bool {
         let lost = self.nodes.iter().any(|node| node.lost_something);
-        let damaged = |node: &super::node::Node| node.disk.stores().any(|(_, store)| super::node::is_damaged(store));
+        let damaged =
+            |node: &super::node::Node| node.disk.stores().any(|(_, store)| super::node::is_damaged(store));
         let topology = &self.control.topology;
         let bears = |record: &clusterkit_core::topology::Partition| {
             let member = record.in_sync.contains(&name(node));
-            let sound = record.in_sync.iter().filter(|other| **other != name(node) && record.is_electable(other));
-            !member || sound.count() >= 1
+            let sound =
+                record.in_sync.iter().filter(|other| **other != name(node) && record.is_electable(other));
+            // Fewer disks than the minimum may be lost: with a minimum of one, none.
+            !member || record.min_in_sync > 1 && sound.count() >= 1
         };
         !lost && !self.nodes.iter().any(damaged) && topology.partitions.iter().all(|record| bears(record))
     }
@@ -346,7 +356,9 @@ impl World {
         let partition = PartitionId(self.chance.below(u64::from(self.settings.partitions)) as u32);
         let record = self.control.topology.partition(partition);
         if let Some(leader) = record.and_then(|record| record.leader.as_ref()).map(super::node::index) {
-            self.act(leader, Some(partition), |replicas, now, wall_ms| replicas.resign(now, wall_ms, partition));
+            self.act(leader, Some(partition), |replicas, now, wall_ms| {
+                replicas.resign(now, wall_ms, partition);
+            });
         }
     }
 }

@@ -85,12 +85,17 @@ impl World {
     fn unwell_because(&self, partition: PartitionId) -> Option<String> {
         let record = self.control.topology.partition(partition)?;
         let Some(leader) = record.leader.as_ref().map(index) else { return Some("nobody leads".to_owned()) };
-        let Some(status) = self.status(leader, partition) else { return Some("the leader is not there".to_owned()) };
+        let Some(status) = self.status(leader, partition) else {
+            return Some("the leader is not there".to_owned());
+        };
         if !matches!(status.role, RoleStatus::Leader { active: true, writable: true, .. }) {
             return Some(format!("n{leader} should lead and is {:?}", status.role));
         }
         if record.in_sync.len() != record.replicas.len() || !record.tainted.is_empty() {
-            return Some(format!("of {:?} in sync are {:?}, tainted {:?}", record.replicas, record.in_sync, record.tainted));
+            return Some(format!(
+                "of {:?} in sync are {:?}, tainted {:?}",
+                record.replicas, record.in_sync, record.tainted
+            ));
         }
         if record.replicas.len() < self.settings.copies as usize || record.movement.is_some() {
             return Some(format!("copies are missing or move: {:?}", record.movement));

@@ -116,7 +116,11 @@ impl Node {
             store: self.store,
             boot: BootId(self.boots << 8 | index as u64),
             damaged: self.process.as_ref().is_some_and(|process| process.is_doubtful),
-            replicas_damaged: self.process.as_ref().map(|process| process.damaged.clone()).unwrap_or_default(),
+            replicas_damaged: self
+                .process
+                .as_ref()
+                .map(|process| process.damaged.clone())
+                .unwrap_or_default(),
             node_addr: format!("h{index}:7000"),
             public_addr: format!("h{index}:8080"),
             zone: None,

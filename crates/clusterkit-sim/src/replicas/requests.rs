@@ -66,7 +66,8 @@ impl World {
         session: clusterkit_core::replica::SessionRequest,
     ) -> Option<u64> {
         let process = self.nodes[node].process.as_ref()?;
-        let key = process.replicas.as_ref()?.status(self.nodes[node].clock.local(self.now), request.partition)?;
+        let key =
+            process.replicas.as_ref()?.status(self.nodes[node].clock.local(self.now), request.partition)?;
         process.machines.get(&key.key)?.answer(session)
     }
 
@@ -127,7 +128,9 @@ impl World {
 
     /// The state machine evaluates a read; that it may be answered is asked afterwards.
     pub(super) fn evaluate(&mut self, node: usize, run: u64, key: ReplicaKey, read: ReadId) {
-        let Some(process) = self.nodes[node].process.as_ref().filter(|process| process.run == run) else { return };
+        let Some(process) = self.nodes[node].process.as_ref().filter(|process| process.run == run) else {
+            return;
+        };
         let Some(machine) = process.machines.get(&key) else { return };
         let evaluated = Evaluated { applied: machine.applied, values: machine.values };
         if self.chance.permille(self.settings.slow_work) {

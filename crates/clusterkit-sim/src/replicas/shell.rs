@@ -73,10 +73,12 @@ impl World {
     }
 
     pub(super) fn timer(&mut self, node: usize, run: u64, at: Instant) {
-        let Some(process) = self.nodes[node].process.as_mut().filter(|process| process.run == run) else { return };
+        let Some(process) = self.nodes[node].process.as_mut().filter(|process| process.run == run) else {
+            return;
+        };
         if process.armed == Some(at) {
             process.armed = None;
-            self.act(node, None, |replicas, now, wall_ms| replicas.handle_timeout(now, wall_ms));
+            self.act(node, None, Replicas::handle_timeout);
         }
     }
 
@@ -181,10 +183,10 @@ impl World {
             Action::RefreshTopology => self.refresh(node),
             Action::Remove { replica } => self.remove(node, replica),
             Action::Reply { request, outcome } => self.reply(node, request, outcome),
-            Action::Send { to, message } => self.send(node, index(&to), message),
+            Action::Send { to, message } => self.send(node, index(&to), &message),
             Action::SendSnapshot { replica, to } => self.send_snapshot(node, replica, index(&to)),
             Action::Serve { replica, read } => self.begin_evaluation(node, replica, read),
-            Action::Wish(wish) => self.send_wish(node, wish),
+            Action::Wish(wish) => self.send_wish(node, &wish),
         }
     }
 
@@ -296,13 +298,24 @@ impl World {
         self.check_removed(node, key);
     }
 
-    fn send(&mut self, from: usize, to: usize, message: Message) {
-        self.cover_message(&message);
+    fn send(&mut self, from: usize, to: usize, message: &Message) {
+        self.cover_message(message);
         let arrivals = self.network.arrivals(&mut self.chance, self.now, (from, to));
+        let late = self.lateness(message);
         for delay in arrivals.into_iter().flatten() {
             let message = Box::new(message.clone());
-            self.after(delay, Event::Deliver { to, from, message });
+            self.after(delay + late, Event::Deliver { to, from, message });
         }
+    }
+
+    /// Answers to barriers are few, and what is wrong with late ones shows only where many are late.
+    fn lateness(&mut self, message: &Message) -> Duration {
+        let is_answer =
+            matches!(message, Message::Replica(message) if matches!(message.body, Body::BarrierAck { .. }));
+        if is_answer && self.network.late_permille > 0 && self.chance.permille(300) {
+            return self.chance.millis(30, 1_500);
+        }
+        Duration::ZERO
     }
 
     fn cover_message(&mut self, message: &Message) {
@@ -442,7 +455,7 @@ impl World {
         if store.commit_noted + every / 4 < commit && commit <= store.end() {
             node.disk.note_commit(key, commit);
         }
-        if is_far && machine.applied <= node.disk.store(key).map_or(0, |store| store.end()) {
+        if is_far && machine.applied <= node.disk.store(key).map_or(0, Store::end) {
             let machine = machine.clone();
             node.disk.checkpoint(key, machine);
         }

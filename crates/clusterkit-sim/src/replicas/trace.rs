@@ -34,7 +34,12 @@ impl Trace {
     }
 
     /// Keeps a line of the story when somebody wants to read it.
-    pub(super) fn tell(&mut self, now: Instant, partition: Option<PartitionId>, line: impl FnOnce() -> String) {
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        partition: Option<PartitionId>,
+        line: impl FnOnce() -> String,
+    ) {
         if let Some(lines) = &mut self.lines {
             let seconds = now.elapsed().as_secs_f64();
             lines.push((partition, format!("{seconds:>12.6} {}", line())));
@@ -43,7 +48,8 @@ impl Trace {
 
     /// The last lines about `partition`, or about the cluster.
     pub(super) fn tail(&self, partition: Option<PartitionId>) -> Vec<String> {
-        let concerns = |about: &Option<PartitionId>| about.is_none() || partition.is_none() || *about == partition;
+        let concerns =
+            |about: &Option<PartitionId>| about.is_none() || partition.is_none() || *about == partition;
         let lines = self.lines.iter().flatten().filter(|(about, _)| concerns(about));
         let mut tail: Vec<_> = lines.rev().take(LINES_SHOWN).map(|(_, line)| line.clone()).collect();
         tail.reverse();

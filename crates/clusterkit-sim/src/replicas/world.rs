@@ -39,33 +39,106 @@ const STEPS_AT_ONCE_MAX: u64 = 5_000;
 #[derive(Debug)]
 pub(super) enum Event {
     /// A client hears what became of its request.
-    Answer { client: usize, answer: Box<Answer> },
+    Answer {
+        client: usize,
+        answer: Box<Answer>,
+    },
     /// The state machine has worked through records.
-    Applied { node: usize, run: u64, key: ReplicaKey, first: u64, records: Vec<Record> },
+    Applied {
+        node: usize,
+        run: u64,
+        key: ReplicaKey,
+        first: u64,
+        records: Vec<Record>,
+    },
     /// A client's request reaches a node.
-    Ask { node: usize, request: Box<Request> },
+    Ask {
+        node: usize,
+        request: Box<Request>,
+    },
     /// A node is asked how much it has, at the end of this epoch.
-    AskPosition { node: usize, term: u64, partition: PartitionId, epoch: Epoch },
+    AskPosition {
+        node: usize,
+        term: u64,
+        partition: PartitionId,
+        epoch: Epoch,
+    },
     Client(usize),
     /// Commands reach the log of the control plane.
     Command(Vec<Command>),
-    Controller { term: u64 },
-    Deliver { to: usize, from: usize, message: Box<Message> },
-    Evaluate { node: usize, run: u64, key: ReplicaKey, read: ReadId },
+    Controller {
+        term: u64,
+    },
+    Deliver {
+        to: usize,
+        from: usize,
+        message: Box<Message>,
+    },
+    Evaluate {
+        node: usize,
+        run: u64,
+        key: ReplicaKey,
+        read: ReadId,
+    },
     Fault,
-    Fetched { node: usize, run: u64, key: ReplicaKey, token: FetchToken, first: u64, records: Vec<Record> },
-    Finish { node: usize, run: u64, read: ReadId, evaluated: Evaluated },
-    Position { term: u64, vote: Box<Vote> },
+    Fetched {
+        node: usize,
+        run: u64,
+        key: ReplicaKey,
+        token: FetchToken,
+        first: u64,
+        records: Vec<Record>,
+    },
+    Finish {
+        node: usize,
+        run: u64,
+        read: ReadId,
+        evaluated: Evaluated,
+    },
+    Position {
+        term: u64,
+        vote: Box<Vote>,
+    },
     Publish,
-    Register { node: usize, run: u64 },
-    Registered { node: usize, run: u64, incarnation: Incarnation },
-    Snapshot { to: usize, from: usize, run: u64, package: Rc<Package> },
-    SnapshotEnded { node: usize, run: u64, key: ReplicaKey, to: usize },
+    Register {
+        node: usize,
+        run: u64,
+    },
+    Registered {
+        node: usize,
+        run: u64,
+        incarnation: Incarnation,
+    },
+    Snapshot {
+        to: usize,
+        from: usize,
+        run: u64,
+        package: Rc<Package>,
+    },
+    SnapshotEnded {
+        node: usize,
+        run: u64,
+        key: ReplicaKey,
+        to: usize,
+    },
     Start(usize),
-    Synced { node: usize, run: u64 },
-    Timer { node: usize, run: u64, at: Instant },
-    Topology { node: usize, topology: Arc<Topology> },
-    Wish { from: usize, wish: Wish },
+    Synced {
+        node: usize,
+        run: u64,
+    },
+    Timer {
+        node: usize,
+        run: u64,
+        at: Instant,
+    },
+    Topology {
+        node: usize,
+        topology: Arc<Topology>,
+    },
+    Wish {
+        from: usize,
+        wish: Wish,
+    },
 }
 
 /// The cluster and all around it.
@@ -171,7 +244,8 @@ impl World {
 
     fn step(&mut self, event: Event) {
         let node = event.process();
-        if let Some(until) = node.map(|node| self.nodes[node].paused_until).filter(|until| *until > self.now) {
+        if let Some(until) = node.map(|node| self.nodes[node].paused_until).filter(|until| *until > self.now)
+        {
             return self.at(until, event);
         }
         self.steps += 1;
@@ -183,7 +257,9 @@ impl World {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Answer { client, answer } => self.hear_answer(client, &answer),
-            Event::Applied { node, run, key, first, records } => self.applied(node, run, key, (first, records)),
+            Event::Applied { node, run, key, first, records } => {
+                self.applied(node, run, key, (first, records));
+            }
             Event::Ask { node, request } => self.serve(node, *request),
             Event::AskPosition { node, term, partition, epoch } => {
                 self.tell_position(node, term, partition, epoch);
@@ -198,7 +274,7 @@ impl World {
                 self.fetched(node, run, key, (token, first, records));
             }
             Event::Finish { node, run, read, evaluated } => self.finish(node, run, read, &evaluated),
-            Event::Position { term, vote } => self.hear_position(term, *vote),
+            Event::Position { term, vote } => self.hear_position(term, &vote),
             Event::Publish => self.publish_again(),
             Event::Register { node, run } => self.register(node, run),
             Event::Registered { node, run, incarnation } => self.registered(node, run, incarnation),
@@ -208,7 +284,7 @@ impl World {
             Event::Synced { node, run } => self.synced(node, run),
             Event::Timer { node, run, at } => self.timer(node, run, at),
             Event::Topology { node, topology } => self.see_topology(node, &topology),
-            Event::Wish { from, wish } => self.hear_wish(from, wish),
+            Event::Wish { from, wish } => self.hear_wish(from, &wish),
         }
     }
 

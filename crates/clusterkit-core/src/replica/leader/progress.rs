@@ -100,7 +100,12 @@ impl Progress {
 
     /// The logs are the same up to `end`, and the follower has that much on its disk.
     /// What lies between that and the leader's `log_start` it needs a snapshot for; one may be under way.
-    pub(super) fn attach(&mut self, cx: &Context<'_>, incarnation: Incarnation, (end, log_start): (u64, u64)) {
+    pub(super) fn attach(
+        &mut self,
+        cx: &Context<'_>,
+        incarnation: Incarnation,
+        (end, log_start): (u64, u64),
+    ) {
         self.incarnation = incarnation;
         self.is_attached = true;
         self.snapshot = self.snapshot.filter(|sent_to| *sent_to == incarnation && end < log_start);

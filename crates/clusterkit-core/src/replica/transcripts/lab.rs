@@ -387,7 +387,11 @@ impl Machine {
     fn records(&self, range: core::ops::Range<u64>) -> Vec<Record> {
         let at = |offset: u64| usize::try_from(offset - self.log_start).expect("few");
         // What a snapshot has replaced since it was asked for is not there.
-        if range.start < self.log_start { Vec::new() } else { self.log[at(range.start)..at(range.end)].to_vec() }
+        if range.start < self.log_start {
+            Vec::new()
+        } else {
+            self.log[at(range.start)..at(range.end)].to_vec()
+        }
     }
 
     fn change_log(&mut self, now: Instant, key: ReplicaKey, op: LogOp, change: LogChange) {

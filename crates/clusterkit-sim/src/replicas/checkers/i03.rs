@@ -20,7 +20,9 @@ impl World {
 
     pub(super) fn check_member(&mut self, partition: PartitionId, member: &NodeId) {
         let Some(record) = self.control.topology.partition(partition) else { return };
-        let Some((node, key)) = key_of(record, member).filter(|_| record.is_electable(member)) else { return };
+        let Some((node, key)) = key_of(record, member).filter(|_| record.is_electable(member)) else {
+            return;
+        };
         if !self.has_committed(node, key) && !self.nodes[node].lost_something {
             let end = self.ghosts[partition.index()].end();
             let durable = self.nodes[node].disk.store(key).map(|store| (store.durable, store.end()));
@@ -44,7 +46,9 @@ impl World {
         let name = self.nodes[node].name.clone();
         let record = self.control.topology.partition(key.partition);
         if record.and_then(|record| record.replica(&name)).is_some_and(|replica| replica.uid == key.uid) {
-            self.violate("I3", Some(key.partition), || format!("n{node} deletes {key:?}, which is placed there"));
+            self.violate("I3", Some(key.partition), || {
+                format!("n{node} deletes {key:?}, which is placed there")
+            });
         }
     }
 }

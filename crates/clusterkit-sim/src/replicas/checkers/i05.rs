@@ -19,10 +19,12 @@ impl World {
         self.check_times_grow(node, key, (last_time, heads));
         let Some(store) = self.nodes[node].disk.store(key) else { return };
         let ghost = &mut self.ghosts[key.partition.index()];
-        let hashes = (first..end).zip(heads).filter_map(|(offset, head)| Some((offset, head.0, store.hash(offset + 1)?)));
-        let other = hashes.into_iter().find(|(offset, epoch, hash)| {
-            *ghost.records.entry((*offset, *epoch)).or_insert(*hash) != *hash
-        });
+        let hashes = (first..end)
+            .zip(heads)
+            .filter_map(|(offset, head)| Some((offset, head.0, store.hash(offset + 1)?)));
+        let other = hashes
+            .into_iter()
+            .find(|(offset, epoch, hash)| *ghost.records.entry((*offset, *epoch)).or_insert(*hash) != *hash);
         if let Some((offset, epoch, _)) = other {
             self.violate("I5", Some(key.partition), || {
                 format!("n{node} has another record at {offset} of epoch {epoch}, or another before it")

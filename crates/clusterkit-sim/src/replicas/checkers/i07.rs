@@ -27,7 +27,9 @@ impl World {
         let expected = if matches!(request.asked, Asked::Open { .. }) { 0 } else { request.op };
         if committed != Some(expected) {
             self.violate("I7", Some(partition), || {
-                format!("n{node} acknowledges {expected} at {offset} in epoch {epoch}, committed is {committed:?}")
+                format!(
+                    "n{node} acknowledges {expected} at {offset} in epoch {epoch}, committed is {committed:?}"
+                )
             });
         }
         if request.ack() == Some(Ack::All) {
@@ -37,7 +39,9 @@ impl World {
 
     /// All copies that the leader knows of have the record.
     fn check_all_have(&mut self, node: usize, partition: PartitionId, offset: u64) {
-        let Some(topology) = self.nodes[node].replicas().map(|replicas| replicas.topology().clone()) else { return };
+        let Some(topology) = self.nodes[node].replicas().map(|replicas| replicas.topology().clone()) else {
+            return;
+        };
         let Some(record) = topology.partition(partition) else { return };
         for (other, key) in record.replicas.iter().filter_map(|replica| key_of(record, &replica.node)) {
             // It may have been dropped, or damaged, since.

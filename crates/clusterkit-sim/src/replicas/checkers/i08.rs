@@ -23,7 +23,9 @@ impl World {
     pub(super) fn check_applied_committed(&mut self, node: usize, partition: PartitionId, offset: u64) {
         let end = self.ghosts[partition.index()].end();
         if offset >= end {
-            self.violate("I8", Some(partition), || format!("n{node} applies {offset}, and {end} are committed"));
+            self.violate("I8", Some(partition), || {
+                format!("n{node} applies {offset}, and {end} are committed")
+            });
         }
     }
 

@@ -143,7 +143,8 @@ impl World {
     /// What is about to be applied or answered may have been committed in this very step.
     pub(super) fn catch_up_with_commit(&mut self, node: usize, partition: PartitionId) {
         if let Some(status) = self.status(node, partition) {
-            let seen = self.nodes[node].process.as_ref().and_then(|process| process.seen.get(&partition)).copied();
+            let seen =
+                self.nodes[node].process.as_ref().and_then(|process| process.seen.get(&partition)).copied();
             let seen = seen.filter(|seen| seen.uid == status.key.uid);
             self.observe_commit(node, &status, seen);
         }
@@ -203,7 +204,8 @@ impl World {
         let registration = self.nodes[node].registration(node);
         let is_unknown = |key: &ReplicaKey| {
             let store = self.nodes[node].disk.store(*key);
-            store.is_some_and(is_damaged) && registration.replicas_damaged.get(&key.partition) != Some(&key.uid)
+            store.is_some_and(is_damaged)
+                && registration.replicas_damaged.get(&key.partition) != Some(&key.uid)
         };
         let knows_all = !keys.iter().any(is_unknown);
         self.nodes[node].lost_end = false;
