@@ -27,6 +27,9 @@ Commands:
   model --mutations     Take each rule of the protocol out in turn, and find what breaks
   model --exhaustive    Try every order of a few events of the model
                         (more options: cargo xtask model --help)
+  sim --seeds N         Run the production replicas of N clusters in virtual time
+  sim --mutants         Make each planted mistake in turn, and find the seed that notices
+                        (more options: cargo xtask sim --help)
   public-api            Show how the public interfaces differ from their listings in docs/api
   public-api --bless    Accept the public interfaces as they are
   help                  Show this text
@@ -45,7 +48,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["test"] => test(root),
         ["tidy"] => check_rules(root),
-        ["model", options @ ..] => model(root, options),
+        ["model", options @ ..] => optimised(root, "model", options),
+        ["sim", options @ ..] => optimised(root, "sim", options),
         ["public-api"] => compare_interfaces(root),
         ["public-api", "--bless"] => bless_interfaces(root),
         ["help" | "--help" | "-h"] => {
@@ -118,10 +122,10 @@ fn check_rules(root: &Path) -> Outcome {
     Ok(is_well)
 }
 
-/// Runs the model with optimisation: it takes millions of steps.
-fn model(root: &Path, options: &[&str]) -> Outcome {
-    let mut command = cargo_command(root, "run --release --quiet --package clusterkit-sim --bin model --");
-    Ok(command.args(options).status()?.success())
+/// Runs a proof with optimisation: it takes millions of steps.
+fn optimised(root: &Path, proof: &str, options: &[&str]) -> Outcome {
+    let mut command = cargo_command(root, "run --release --quiet --package clusterkit-sim --bin");
+    Ok(command.args([proof, "--"]).args(options).status()?.success())
 }
 
 fn compare_interfaces(root: &Path) -> Outcome {

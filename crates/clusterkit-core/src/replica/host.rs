@@ -164,7 +164,9 @@ impl Replicas {
     pub fn handle_topology(&mut self, now: Instant, wall_ms: u64, topology: &Arc<Topology>) {
         let is_older =
             topology.version <= self.topology.version && !self.config.mistakes.has(Mistake::StaleTopology);
-        let knows_run = topology.node(&self.me).is_some_and(|node| node.incarnation == self.incarnation);
+        let outlives = self.config.mistakes.has(Mistake::LeaderOutlivesRestart);
+        let knows_run =
+            topology.node(&self.me).is_some_and(|node| node.incarnation == self.incarnation || outlives);
         if is_older || !knows_run || topology.version == self.topology.version {
             return;
         }
@@ -275,13 +277,15 @@ impl Replicas {
         let replica = self.replicas.get(&key.partition).filter(|replica| replica.key == key)?;
         let Role::Leader(leader) = &replica.role else { return None };
         let progress = leader.followers.get(to)?;
+        let ahead = self.config.mistakes.has(Mistake::SnapshotUncommitted);
+        let end = if ahead { replica.log.end() } else { replica.applied };
         Some(SnapshotHeader {
             partition: key.partition,
             epoch: replica.record.epoch,
             uid: progress.uid(),
             incarnation: progress.incarnation(),
-            end: replica.applied,
-            epochs: replica.log.epochs().up_to(replica.applied),
+            end,
+            epochs: replica.log.epochs().up_to(end),
             time_last: replica.log.time_last(),
         })
     }

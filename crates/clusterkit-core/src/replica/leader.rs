@@ -199,7 +199,11 @@ impl Replica {
     fn append_own(&mut self, cx: &Context<'_>, entry: Entry, wall_ms: u64) {
         let epoch = self.record.epoch;
         let last = self.log.time_last();
+        let was_idle = self.commit == self.log.end();
         let Role::Leader(leader) = &mut self.role else { return };
+        if was_idle {
+            leader.stall.since = cx.now;
+        }
         let backwards = cx.config.mistakes.has(Mistake::StampBackwards);
         let time = if backwards { LogTime(wall_ms) } else { leader.stamps.stamp(cx.now, wall_ms, last) };
         let record = Record { epoch, time, entry };
@@ -235,14 +239,7 @@ impl Replica {
         if progress.is_late(from.incarnation, log_end) {
             return;
         }
-        if log_end < log_start {
-            if progress.begin_snapshot(cx, from.incarnation) {
-                let (replica, to) = (self.key, from.node.clone());
-                self.actions.push_back(Action::SendSnapshot { replica, to });
-            }
-            return;
-        }
-        progress.attach(cx, from.incarnation, log_end);
+        progress.attach(cx, from.incarnation, (log_end, log_start));
         progress.must_hear();
     }
 
@@ -275,12 +272,30 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(follower) else { return };
         let uid = progress.uid;
-        if !progress.end_fetch(first, incarnation) || records.is_empty() {
+        if !progress.end_fetch(first, incarnation) {
             return;
+        }
+        if records.is_empty() {
+            return self.replace_log(cx, follower);
         }
         progress.note_sent(cx.now, first, &records, commit);
         let peer = Peer { node: follower, uid, incarnation };
         self.send(&peer, Body::Append { start: first, previous_epoch, records, commit });
+    }
+
+    /// Rule T4: what a follower needs next is in the log no more. It gets a snapshot, and a message without
+    /// records, by which it says how far it is: what it acknowledged may have been lost.
+    fn replace_log(&mut self, cx: &Context<'_>, follower: &NodeId) {
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.followers.get_mut(follower) else { return };
+        progress.await_snapshot(cx.now);
+        let start = progress.matched();
+        let peer = Peer { node: follower, uid: progress.uid, incarnation: progress.incarnation };
+        let previous_epoch = self.log.epochs().before(start);
+        self.send(&peer, Body::Append { start, previous_epoch, records: Vec::new(), commit });
+        let (replica, to) = (self.key, follower.clone());
+        self.actions.push_back(Action::SendSnapshot { replica, to });
     }
 
     /// Sends every attached follower what it lacks, as far as its window allows (rule W4).
@@ -301,11 +316,16 @@ impl Replica {
         let Some(start) = progress.next_start(cx, end, commit) else { return false };
         let (uid, incarnation) = (progress.uid, progress.incarnation);
         let Some(records) = self.log.records(start..end, cx.config.batch_bytes) else {
+            if start < self.log.start() {
+                self.replace_log(cx, follower);
+                return false;
+            }
             progress.begin_fetch();
             let epoch = self.record.epoch;
             let token = FetchToken::Stream { follower: follower.clone(), incarnation, epoch };
             let (replica, bytes_max) = (self.key, cx.config.batch_bytes);
-            self.actions.push_back(Action::Fetch { replica, token, range: start..end, bytes_max });
+            let range = start..end.min(self.log.remembered());
+            self.actions.push_back(Action::Fetch { replica, token, range, bytes_max });
             return false;
         };
         progress.note_sent(cx.now, start, &records, commit);

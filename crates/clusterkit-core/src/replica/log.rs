@@ -133,10 +133,15 @@ impl Log {
         self.start = self.start.max(start.min(self.end));
     }
 
+    /// Where memory begins: everything below was given to the disk.
+    pub(super) fn remembered(&self) -> u64 {
+        self.end - self.tail.len() as u64
+    }
+
     /// Records of `range` from its start on, of about `bytes_max` bytes but one at least; `None` if memory
     /// does not reach back that far.
     pub(super) fn records(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<Record>> {
-        let first = self.end - self.tail.len() as u64;
+        let first = self.remembered();
         let skipped = usize::try_from(range.start.checked_sub(first)?).ok()?;
         let count = usize::try_from(range.end.saturating_sub(range.start)).ok()?;
         let mut bytes = 0;
@@ -152,7 +157,7 @@ impl Log {
     /// too, which have to be read from the disk then. What the disk has not been given stays.
     pub(super) fn trim(&mut self, needed: u64, bytes_max: usize) {
         while self.tail.len() > self.unwritten {
-            let first = self.end - self.tail.len() as u64;
+            let first = self.remembered();
             if first >= needed && self.tail_bytes <= bytes_max {
                 return;
             }

@@ -229,6 +229,7 @@ impl Replica {
                 self.applying = Some(to);
                 self.is_fetching = true;
                 let (replica, token) = (self.key, FetchToken::Apply);
+                let range = range.start..to.min(self.log.remembered());
                 self.actions.push_back(Action::Fetch { replica, token, range, bytes_max });
             }
         }

@@ -4,6 +4,7 @@ mod lab;
 
 use super::*;
 use crate::id::NodeId;
+use alloc::string::String;
 use alloc::vec;
 use lab::Lab;
 
@@ -218,18 +219,91 @@ fn a_follower_behind_the_start_of_the_log_gets_the_state() {
     let mut lab = Lab::led_by("a", &["a", "b", "c"]);
     lab.settle();
     lab.cut("c");
-    for value in ["x", "y", "z"] {
-        lab.write("a", value, Ack::Quorum);
-    }
-    lab.pass(600);
-    let left_out = lab.proposals().pop().expect("c lags");
-    lab.accept(&left_out);
+    let values = write_more_than_memory_keeps(&mut lab);
     lab.restart("c");
     lab.compact("a");
     lab.join("c");
     lab.pass(2_000);
-    lab.assert_state(&["a", "b", "c"], &["x", "y", "z"]);
-    assert_eq!(lab.status("c").log_start, 4, "the state came, not the records");
+    lab.assert_state(&["a", "b", "c"], &values.each_ref().map(String::as_str));
+    assert_eq!(lab.status("c").log_start, 7, "the state came, not the records");
+}
+
+#[test]
+fn a_follower_that_streams_and_falls_behind_the_start_of_the_log_gets_the_state() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    let values = write_more_than_memory_keeps(&mut lab);
+    lab.compact("a");
+    lab.pass(5_000);
+    lab.join("c");
+    lab.pass(3_000);
+    lab.assert_state(&["a", "b", "c"], &values.each_ref().map(String::as_str));
+}
+
+#[test]
+fn a_follower_behind_the_start_of_the_log_gets_records_as_long_as_memory_has_them() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    lab.write("a", "x", Ack::Quorum);
+    leave_out(&mut lab);
+    lab.compact("a");
+    lab.join("c");
+    lab.pass(3_000);
+    lab.assert_state(&["a", "b", "c"], &["x"]);
+    assert_eq!(lab.status("c").log_start, 0);
+}
+
+/// Writes that are committed without c.
+fn write_more_than_memory_keeps(lab: &mut Lab) -> [String; 6] {
+    let values = ["1", "2", "3", "4", "5", "6"].map(|value| value.repeat(1 << 20));
+    values.iter().for_each(|value| drop(lab.write("a", value, Ack::Quorum)));
+    leave_out(lab);
+    values
+}
+
+/// c lags, and the control plane agrees to go on without it.
+fn leave_out(lab: &mut Lab) {
+    lab.pass(600);
+    let left_out = lab.proposals().pop().expect("c lags");
+    lab.accept(&left_out);
+}
+
+#[test]
+fn a_follower_that_is_a_moment_behind_with_every_write_is_taken_in_again() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    lab.write("a", "x", Ack::Quorum);
+    lab.pass(600);
+    let left_out = lab.proposals().pop().expect("c lags");
+    lab.accept(&left_out);
+    lab.join("c");
+    let before = lab.proposals().len();
+    for _ in 0..100 {
+        lab.hold_disk("c");
+        lab.write("a", "y", Ack::Quorum);
+        lab.pass(20);
+        lab.release_disk("c");
+        lab.pass(20);
+    }
+    let proposals = lab.proposals();
+    let last = proposals[before..].last().expect("c kept up for four seconds");
+    assert!(last.added.contains_key(&node("c")), "{last:?}");
+}
+
+#[test]
+fn the_first_write_after_a_pause_is_not_stalled_at_once() {
+    let mut lab = Lab::led_by("a", &["a", "b"]);
+    lab.pass(5_000);
+    lab.hold_disk("b");
+    lab.write("a", "x", Ack::Quorum);
+    lab.pass(900);
+    let stalled = |wishes: &[Wish]| wishes.iter().any(|wish| matches!(wish, Wish::Stalled { .. }));
+    assert!(!stalled(&lab.wishes()));
+    lab.pass(200);
+    assert!(stalled(&lab.wishes()), "nothing was committed for twice the lag");
 }
 
 #[test]

@@ -37,7 +37,10 @@ pub(crate) struct Progress {
     /// To count as keeping up, it must reach this, and has had time since.
     lag_target: u64,
     lag_since: Instant,
+    /// Since when it has had everything whenever it had time to get it, and when it had everything last.
     caught_up_since: Option<Instant>,
+    level_at: Instant,
+    is_level: bool,
     /// How often this leader left it out.
     expulsions: u32,
     greeted: bool,
@@ -62,6 +65,8 @@ impl Progress {
             lag_target: 1,
             lag_since: now,
             caught_up_since: None,
+            level_at: now,
+            is_level: false,
             expulsions: 0,
             greeted: true,
         }
@@ -94,24 +99,23 @@ impl Progress {
     }
 
     /// The logs are the same up to `end`, and the follower has that much on its disk.
-    pub(super) fn attach(&mut self, cx: &Context<'_>, incarnation: Incarnation, end: u64) {
+    /// What lies between that and the leader's `log_start` it needs a snapshot for; one may be under way.
+    pub(super) fn attach(
+        &mut self,
+        cx: &Context<'_>,
+        incarnation: Incarnation,
+        (end, log_start): (u64, u64),
+    ) {
         self.incarnation = incarnation;
         self.is_attached = true;
-        self.snapshot = None;
+        self.snapshot = self.snapshot.filter(|sent_to| *sent_to == incarnation && end < log_start);
         self.matched = end;
         self.rewind();
         self.commit_known = 0;
         self.commit_told = 0;
-        self.waiting_since = None;
+        self.waiting_since = self.snapshot.map(|_| cx.now);
         self.silences = 0;
         self.note_keeping_up(cx);
-    }
-
-    pub(super) fn detach(&mut self) {
-        self.is_attached = false;
-        self.matched = 0;
-        self.caught_up_since = None;
-        self.rewind();
     }
 
     /// Whatever is under way is to be sent again.
@@ -128,16 +132,12 @@ impl Progress {
         self.greeted = false;
     }
 
-    /// Whether a snapshot is to be sent: none is under way to this run.
-    pub(super) fn begin_snapshot(&mut self, cx: &Context<'_>, incarnation: Incarnation) -> bool {
-        if self.snapshot == Some(incarnation) {
-            return false;
-        }
-        self.detach();
-        self.incarnation = incarnation;
-        self.snapshot = Some(incarnation);
-        self.lag_since = self.lag_since.max(cx.now);
-        true
+    /// What it needs next is in the log no more: nothing is sent until a snapshot was. It stays attached, since it
+    /// does not ask again by itself.
+    pub(super) fn await_snapshot(&mut self, now: Instant) {
+        self.rewind();
+        self.snapshot = Some(self.incarnation);
+        self.waiting_since = Some(now);
     }
 
     pub(super) fn end_snapshot(&mut self) {
@@ -165,7 +165,7 @@ impl Progress {
             self.silences = 0;
             self.waiting_since = Some(cx.now);
         }
-        if self.sent == self.matched && self.commit_told <= self.commit_known {
+        if self.sent == self.matched && self.commit_told <= self.commit_known && self.snapshot.is_none() {
             self.waiting_since = None;
         }
     }
@@ -179,7 +179,14 @@ impl Progress {
         if self.is_attached && self.matched >= log_end {
             self.note_keeping_up(cx);
         }
-        self.caught_up_since = if caught_up { self.caught_up_since.or(Some(cx.now)) } else { None };
+        // Members commit before it acknowledges: it is behind for a moment with each record.
+        self.is_level = caught_up;
+        if caught_up {
+            self.level_at = cx.now;
+            self.caught_up_since.get_or_insert(cx.now);
+        } else if cx.now.since(self.level_at) >= cx.config.lag_max {
+            self.caught_up_since = None;
+        }
     }
 
     fn note_keeping_up(&mut self, cx: &Context<'_>) {
@@ -197,7 +204,7 @@ impl Progress {
 
     /// Whether it has kept up for long enough to be taken in (rule S6).
     pub(super) fn has_proved_itself(&self, cx: &Context<'_>) -> bool {
-        self.caught_up_since.is_some_and(|since| cx.now.since(since) >= self.probation(cx))
+        self.is_level && self.caught_up_since.is_some_and(|since| cx.now.since(since) >= self.probation(cx))
     }
 
     fn probation(&self, cx: &Context<'_>) -> Duration {
@@ -219,7 +226,8 @@ impl Progress {
         if self.waiting_since.is_some_and(|since| cx.now.since(since) >= self.patience(cx)) {
             self.rewind();
             self.must_hear();
-            self.waiting_since = None;
+            // While a snapshot is under way nothing is sent; what comes after it is looked at again.
+            self.waiting_since = self.snapshot.is_some().then_some(cx.now);
             self.silences = (self.silences + 1).min(16);
         }
     }
@@ -231,7 +239,7 @@ impl Progress {
     /// From where on something is to be sent now, if anything is.
     pub(super) fn next_start(&self, cx: &Context<'_>, log_end: u64, commit: u64) -> Option<u64> {
         let is_probing = self.silences > 0 && self.waiting_since.is_some();
-        if !self.is_attached || self.is_fetching || is_probing {
+        if !self.is_attached || self.is_fetching || is_probing || self.snapshot.is_some() {
             return None;
         }
         let has_room = self.in_flight_bytes < cx.config.window_bytes;

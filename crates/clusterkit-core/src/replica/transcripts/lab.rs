@@ -296,9 +296,9 @@ impl Lab {
         let source = self.nodes.get_mut(from).expect("a node");
         let header = source.replicas.snapshot_header(replica, to);
         let state = source.state.clone();
-        let Some(header) = header.filter(|_| !self.away.contains(to)) else { return };
         let target = self.nodes.get_mut(to).expect("a node");
-        if target.replicas.handle_snapshot(now, 0, &header) {
+        let arrives = !self.away.contains(to);
+        if header.is_some_and(|header| arrives && target.replicas.handle_snapshot(now, 0, &header)) {
             target.state = state;
         }
         self.nodes.get_mut(from).expect("a node").replicas.handle_snapshot_ended(replica, to);
@@ -386,7 +386,12 @@ impl Machine {
 
     fn records(&self, range: core::ops::Range<u64>) -> Vec<Record> {
         let at = |offset: u64| usize::try_from(offset - self.log_start).expect("few");
-        self.log[at(range.start)..at(range.end)].to_vec()
+        // What a snapshot has replaced since it was asked for is not there.
+        if range.start < self.log_start {
+            Vec::new()
+        } else {
+            self.log[at(range.start)..at(range.end)].to_vec()
+        }
     }
 
     fn change_log(&mut self, now: Instant, key: ReplicaKey, op: LogOp, change: LogChange) {
