@@ -6,7 +6,8 @@ use core::time::Duration;
 /// A point on a node's monotonic clock: the time since an origin that the shell chose.
 ///
 /// Two instants compare only when they come from the same node and the same run. Core never asks
-/// for one; the shell says what time it is.
+/// for one; the shell says what time it is. Its clock must go on while the machine sleeps (`CLOCK_BOOTTIME`):
+/// promises between nodes count that time, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Duration);
 

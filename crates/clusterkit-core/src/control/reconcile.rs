@@ -158,9 +158,14 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Takes `command` up when the state as it will be accepts it.
+    /// Takes `command` up when the state as it will be accepts it, or changes by refusing it: a handoff that
+    /// nobody can follow lets its sender go on.
     fn want(&mut self, command: Command) {
-        if self.commands.len() < COMMANDS_PER_ROUND_MAX && self.state.apply(&command).is_ok() {
+        if self.commands.len() == COMMANDS_PER_ROUND_MAX {
+            return;
+        }
+        let before = self.state.topology.version;
+        if self.state.apply(&command).is_ok() || self.state.topology.version != before {
             self.commands.push(command);
         }
     }

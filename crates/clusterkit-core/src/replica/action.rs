@@ -47,7 +47,7 @@ pub enum Action {
         error: ReadError,
     },
     /// Read records back from the disk, of about `bytes_max` bytes but one at least, and hand them over by
-    /// `handle_fetched`.
+    /// `handle_fetched`. They are durable.
     Fetch {
         /// Whose log.
         replica: ReplicaKey,
@@ -67,7 +67,8 @@ pub enum Action {
         /// What to do.
         change: LogChange,
     },
-    /// Look for a newer topology: somebody knows a later epoch.
+    /// Look for a newer topology: somebody knows a later epoch. It may come with every message, so that the shell
+    /// is to look once for many.
     RefreshTopology,
     /// Delete log and state of a replica that is placed here no more.
     Remove {
@@ -103,7 +104,8 @@ pub enum Action {
         /// Which one.
         read: ReadId,
     },
-    /// Ask the control plane for something. It may get lost, and is repeated.
+    /// Ask the control plane for something. It may get lost, and is repeated until a newer record is known; those
+    /// of many partitions may be sent together.
     Wish(Wish),
 }
 
@@ -128,8 +130,8 @@ pub enum LogChange {
     },
     /// Make an empty log, and note that it exists.
     Create,
-    /// Put the snapshot that has arrived into the place of the state, and of all records; the log goes on at
-    /// its end. A crash leaves the old or the new.
+    /// Put the snapshot that has arrived into the place of the state, and of all records, once no batch is being
+    /// applied to that state any more; the log goes on at its end. A crash leaves the old or the new.
     Install(SnapshotHeader),
     /// Cut the log.
     Truncate {
@@ -240,6 +242,9 @@ pub enum ProposeError {
     /// Too much is on its way already. Retry later.
     #[error("too many writes are under way")]
     Overloaded,
+    /// A session that may be lost with the leader is none. Open it with [`Ack::Quorum`] or [`Ack::All`].
+    #[error("a session is opened with ack quorum or all")]
+    SessionNeedsQuorum,
     /// The payload is above the limit. Split it.
     #[error("{bytes} bytes are too many, the limit is {limit}")]
     TooLarge {
@@ -316,6 +321,4 @@ pub enum Alarm {
     },
     /// The replica misses what it must have. It serves nothing, and is to be replaced.
     Damaged,
-    /// The disk had no records that it must have.
-    Missing,
 }

@@ -6,19 +6,22 @@ use super::mistake::Mistakes;
 
 /// Bytes that a record's payload may have.
 pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The longest promise of support. A node that starts waits for as long before it leads, since it does not know
+/// what it promised before.
+pub const SUPPORT_MAX: Duration = Duration::from_millis(500);
 /// Reads that may wait on one replica.
 pub const READS_MAX: usize = 4_096;
 /// Writes that may wait for their answer on one replica.
 pub const WRITES_MAX: usize = 4_096;
 
-/// The settings of all replicas of a node. All nodes must have the same `support`.
+/// The settings of all replicas of a node. Nodes may have different ones, as while they are changed one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How long a member of the in-sync set may make no progress before it is left out (T_lag). Default 500 ms.
     /// Shorter throws healthy members out while a disk hiccups; until then every write waits for the slow one.
     pub lag_max: Duration,
     /// How long a promise of support lasts (P). Default 150 ms. A failover of a partition that served
-    /// linearizable reads waits for up to as long.
+    /// linearizable reads waits for up to as long. At most [`SUPPORT_MAX`].
     pub support: Duration,
     /// By how many percent the asker counts a promise shorter than it was given (eps). Default 10: right as long
     /// as clocks run within 5 % of true time.
@@ -84,17 +87,23 @@ impl Config {
     /// The first relation that does not hold.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let ensure = |holds: bool, error| if holds { Ok(()) } else { Err(error) };
-        let pauses = [self.lag_max, self.support, self.resend, self.expand_after, self.drain_max];
+        let pauses =
+            [self.lag_max, self.support, self.resend, self.expand_after, self.drain_max, self.drain_pause];
         ensure(pauses.iter().all(|pause| !pause.is_zero()), InvalidConfig::Zero)?;
         ensure((10..=50).contains(&self.clock_margin_percent), InvalidConfig::ClockMargin)?;
+        ensure(self.support <= SUPPORT_MAX, InvalidConfig::Support)?;
         ensure(self.resend < self.lag_max, InvalidConfig::Resend)?;
+        let grows = self.resend <= self.attach_pause_max
+            && self.lag_max <= self.stall_pause_max
+            && self.expand_after <= self.expand_after_max;
+        ensure(grows, InvalidConfig::Pauses)?;
         let bytes = [self.window_bytes, self.batch_bytes, self.uncommitted_bytes_max, self.tail_bytes_max];
         ensure(bytes.iter().all(|bytes| *bytes > 0), InvalidConfig::Zero)
     }
 
-    /// For how long the asker counts a promise.
-    pub(super) fn support_counted(&self) -> Duration {
-        self.support * (100 - self.clock_margin_percent) / 100
+    /// For how long the asker counts a promise that `lasts` by its giver's clock.
+    pub(super) fn support_counted(&self, lasts: Duration) -> Duration {
+        lasts.min(self.support) * (100 - self.clock_margin_percent) / 100
     }
 }
 
@@ -105,9 +114,17 @@ pub enum InvalidConfig {
     /// The margin for clock rates is too small to be safe, or too large to be of use.
     #[error("clock_margin_percent must be 10 to 50")]
     ClockMargin,
+    /// A pause that grows begins above its longest.
+    #[error(
+        "resend, lag_max and expand_after must not be above attach_pause_max, stall_pause_max and expand_after_max"
+    )]
+    Pauses,
     /// A lost message must be sent again before its receiver counts as lagging.
     #[error("resend must be shorter than lag_max")]
     Resend,
+    /// Promises would outlast what a node that starts waits for.
+    #[error("support must not be above {SUPPORT_MAX:?}")]
+    Support,
     /// A time or a size is zero.
     #[error("times and sizes must not be zero")]
     Zero,

@@ -2,7 +2,6 @@
 
 use super::action::{Action, Alarm, LogChange};
 use super::leader::Peer;
-use super::log::LogOp;
 use super::message::{Body, SnapshotHeader};
 use super::mistake::Mistake;
 use super::record::Record;
@@ -32,7 +31,7 @@ enum Phase {
     /// It waits until everything that it has is on its disk.
     Flushing,
     /// A snapshot is being installed.
-    Installing(LogOp),
+    Installing,
     /// It takes records.
     Streaming,
 }
@@ -72,7 +71,7 @@ impl Replica {
             }
             Phase::Flushing if is_flushed => self.attach(cx, cx.config.resend),
             Phase::Streaming if follower.acked < self.log.durable() => self.acknowledge(cx),
-            Phase::Attaching { .. } | Phase::Flushing | Phase::Installing(_) | Phase::Streaming => {}
+            Phase::Attaching { .. } | Phase::Flushing | Phase::Installing | Phase::Streaming => {}
         }
     }
 
@@ -170,23 +169,24 @@ impl Replica {
         let backwards = cx.config.mistakes.has(Mistake::SnapshotBackwards);
         let is_for_this = header.uid == self.key.uid && header.incarnation == cx.incarnation;
         let is_ahead = header.end > self.log.end() || backwards;
-        let is_free = !matches!(self.phase(), None | Some(Phase::Installing(_)));
+        let is_free = self.phase().is_some() && self.installing.is_none();
         if header.epoch != self.record.epoch || !is_for_this || !is_ahead || !is_free {
             return false;
         }
         let op = self.log.reset(header.end, header.epochs.clone(), header.time_last);
-        (self.commit, self.applied) = (header.end, header.end);
-        (self.applying, self.is_fetching) = (None, false);
-        self.set_phase(Phase::Installing(op));
+        // The state is the old one until the new one is there: nothing is served or applied meanwhile.
+        self.commit = header.end;
+        (self.applying, self.is_fetching, self.installing) = (None, false, Some(op));
+        self.set_phase(Phase::Installing);
         let change = LogChange::Install(header.clone());
         self.actions.push_back(Action::Log { replica: self.key, op, change });
         self.advance(cx);
         true
     }
 
-    /// Changes up to `op` are durable.
-    pub(super) fn note_installed(&mut self, op: LogOp) {
-        if matches!(self.phase(), Some(Phase::Installing(awaited)) if awaited <= op) {
+    /// The snapshot is in its place.
+    pub(super) fn note_installed(&mut self) {
+        if self.phase() == Some(Phase::Installing) {
             self.set_phase(Phase::Flushing);
         }
     }
@@ -199,13 +199,14 @@ impl Replica {
 
     /// Rule D2: something that must be here is not.
     pub(super) fn become_damaged(&mut self) {
-        if matches!(self.role, Role::Leader(_)) {
-            self.wish_resign(self.record.version);
-        }
         self.depose();
         self.role = Role::Idle;
         self.damaged = true;
         self.fail_all_reads();
+        self.announce_damage();
+    }
+
+    pub(super) fn announce_damage(&mut self) {
         let partition = self.key.partition;
         self.actions.push_back(Action::Alarm { partition, alarm: Alarm::Damaged });
     }

@@ -47,6 +47,7 @@ pub struct Replicas {
     number_last: u64,
     /// When linearizable reads were asked for last, and support.
     read_at: BTreeMap<PartitionId, Instant>,
+    last_read: Option<Instant>,
     asked_at: Option<Instant>,
     timeouts: BTreeMap<PartitionId, Instant>,
     alarms: BTreeSet<(Instant, PartitionId)>,
@@ -64,7 +65,7 @@ pub struct Recovered {
     pub epochs: EpochIndex,
     /// The time of the last record, or later.
     pub time_last: LogTime,
-    /// How far it was noted to be committed.
+    /// How far it was noted to be committed: what [`ReplicaStatus::commit_durable`] said, never more.
     pub commit: u64,
     /// How far the state is applied. The log must not begin behind it.
     pub applied: u64,
@@ -73,6 +74,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// A replica that was created here, and of which nothing can be found.
+    #[must_use]
+    pub fn missing() -> Self {
+        Self { damaged: true, ..Self::default() }
+    }
+
     /// Whether it may not take part any more (rule D2).
     pub(super) fn is_damaged(&self) -> bool {
         let gap = self.applied < self.log_start;
@@ -98,6 +105,8 @@ pub struct ReplicaStatus {
     pub durable: u64,
     /// How far it is known to be committed.
     pub commit: u64,
+    /// How far it may be noted to be committed: that much is on this disk, too.
+    pub commit_durable: u64,
     /// How far it is applied.
     pub applied: u64,
     /// Whether it misses what it must have.
@@ -126,7 +135,12 @@ pub enum RoleStatus {
 }
 
 impl Replicas {
-    /// Begins for run `incarnation` of node `me`, whose process started at `started_at`.
+    /// Begins for run `incarnation` of node `me`, whose process started at `started_at`, by the same clock as all
+    /// later times.
+    ///
+    /// `recovered` must have every replica that was ever created here and not removed, as the node's own notes say.
+    /// One of which nothing is found is passed as [`Recovered::missing`]: left out, it would begin anew, empty, as
+    /// the member that the cluster takes it for.
     ///
     /// # Panics
     ///
@@ -153,6 +167,7 @@ impl Replicas {
             requests: BTreeMap::new(),
             number_last: 0,
             read_at: BTreeMap::new(),
+            last_read: None,
             asked_at: None,
             timeouts: BTreeMap::new(),
             alarms: BTreeSet::new(),
@@ -197,16 +212,17 @@ impl Replicas {
             Message::Replica(message) => self.handle_replica_message(now, wall_ms, from, message),
             Message::SupportRequest { incarnation, sent_at } => {
                 if self.support.promise(&self.config, now, from, incarnation) {
-                    let version = self.topology.version;
-                    let message = Message::Support { incarnation, sent_at, version };
+                    let (version, lasts) = (self.topology.version, self.config.support);
+                    let message = Message::Support { incarnation, sent_at, version, lasts };
                     self.actions.push_back(Action::Send { to: from.clone(), message });
                 }
             }
-            Message::Support { incarnation, sent_at, version } if incarnation == self.incarnation => {
+            Message::Support { incarnation, sent_at, version, lasts } if incarnation == self.incarnation => {
                 let ignored = self.config.mistakes.has(Mistake::MarginIgnored);
                 let sent_at = if ignored { now } else { support::sent_at(sent_at) };
                 let versions = (version, self.topology.version);
-                self.support.handle_promise(&self.config, from, sent_at, versions);
+                let until = sent_at + self.config.support_counted(lasts);
+                self.support.handle_promise(&self.config, from, until, versions);
                 self.advance_readers(now, wall_ms);
             }
             Message::Support { .. } => {}
@@ -237,7 +253,7 @@ impl Replicas {
         self.with_key(now, wall_ms, key, |replica, cx| replica.handle_durable(cx, op));
     }
 
-    /// The state machine has applied everything below `end`.
+    /// The state machine has applied the whole batch that [`Action::Apply`] gave it, which ended at `end`.
     pub fn handle_applied(&mut self, now: Instant, wall_ms: u64, key: ReplicaKey, end: u64) {
         self.with_key(now, wall_ms, key, |replica, cx| replica.handle_applied(cx, end));
     }
@@ -271,14 +287,21 @@ impl Replicas {
         installs
     }
 
-    /// What the applied state of a leader is to be sent to `to` with; `None` if that is of no use any more.
+    /// What the state of a leader is to be sent to `to` with, all records below `state_end` being applied to it;
+    /// `None` if that is of no use any more. The state may have been told of later than it was applied, so the
+    /// caller names its end.
+    ///
+    /// # Panics
+    ///
+    /// When the state has records that are not committed.
     #[must_use]
-    pub fn snapshot_header(&self, key: ReplicaKey, to: &NodeId) -> Option<SnapshotHeader> {
+    pub fn snapshot_header(&self, key: ReplicaKey, to: &NodeId, state_end: u64) -> Option<SnapshotHeader> {
         let replica = self.replicas.get(&key.partition).filter(|replica| replica.key == key)?;
         let Role::Leader(leader) = &replica.role else { return None };
         let progress = leader.followers.get(to)?;
         let ahead = self.config.mistakes.has(Mistake::SnapshotUncommitted);
-        let end = if ahead { replica.log.end() } else { replica.applied };
+        let end = if ahead { replica.log.end() } else { state_end };
+        assert!(ahead || end <= replica.commit, "only what is committed is applied");
         Some(SnapshotHeader {
             partition: key.partition,
             epoch: replica.record.epoch,
@@ -299,7 +322,10 @@ impl Replicas {
 
     /// Something is wrong with the data of a replica (rule D2). It serves nothing any more.
     pub fn handle_damage(&mut self, now: Instant, wall_ms: u64, key: ReplicaKey) {
-        self.with_key(now, wall_ms, key, |replica, _| replica.become_damaged());
+        self.with_key(now, wall_ms, key, |replica, cx| {
+            replica.become_damaged();
+            replica.advance(cx);
+        });
     }
 
     /// Time has passed.
@@ -385,6 +411,7 @@ impl Replicas {
         let mut outcome = Err(ReadError::NoReplica);
         if consistency == Consistency::Linearizable {
             self.read_at.insert(partition, now);
+            self.last_read = Some(now);
         }
         // Known before it is begun, since it may be served at once.
         self.reads.insert(read, partition);
@@ -401,7 +428,7 @@ impl Replicas {
         }
     }
 
-    /// The read was evaluated: may it be answered?
+    /// The read was evaluated: may it be answered? `now` is taken after the evaluation.
     pub fn finish_read(&mut self, now: Instant, wall_ms: u64, read: ReadId) -> ReadOutcome {
         let Some(partition) = self.reads.get(&read).copied() else { return ReadOutcome::Gone };
         let mut outcome = ReadOutcome::Gone;
@@ -412,7 +439,8 @@ impl Replicas {
         outcome
     }
 
-    /// Asks that somebody else lead `partition`.
+    /// Asks that somebody else lead `partition`, again and again until somebody does. Writes are refused while an
+    /// answer is out, and taken again for a moment where nobody can follow.
     pub fn resign(&mut self, now: Instant, wall_ms: u64, partition: PartitionId) {
         self.with(now, wall_ms, partition, Replica::resign);
     }
@@ -460,6 +488,7 @@ impl Replicas {
             log_end: replica.log.end(),
             durable: replica.log.durable(),
             commit: replica.commit,
+            commit_durable: replica.commit.min(replica.log.durable()),
             applied: replica.applied,
             damaged: replica.damaged,
             maximal: if leads { replica.maximal() } else { BTreeSet::new() },
@@ -547,8 +576,13 @@ impl Replicas {
         let Some(mut replica) = self.replicas.remove(&partition) else {
             return self.forget_alarm(partition);
         };
+        let is_due = self.timeouts.get(&partition).is_some_and(|timeout| *timeout <= now);
         let cx = self.context(now, wall_ms);
         act(&mut replica, &cx);
+        if is_due {
+            // What was due is done here, since it is not asked for again.
+            replica.handle_timeout(&cx);
+        }
         let timeout = replica.poll_timeout(&cx);
         self.actions.append(&mut replica.actions);
         self.replicas.insert(partition, replica);
@@ -582,16 +616,17 @@ impl Replicas {
 impl Replicas {
     /// When support is to be asked for next: only while linearizable reads come in (rule L1).
     fn support_due(&self) -> Option<Instant> {
-        let last_read = self.read_at.values().max()?;
         let due = self.asked_at? + self.config.support / 3;
-        (due <= *last_read + self.config.support).then_some(due)
+        (due <= self.last_read? + self.config.support).then_some(due)
     }
 
     fn ask_support(&mut self, now: Instant) {
         let window = self.config.support;
+        if self.asked_at.is_some_and(|asked| now.since(asked) < window / 3) {
+            return;
+        }
         self.read_at.retain(|_, read_at| now.since(*read_at) <= window);
-        let is_due = self.asked_at.is_none_or(|asked| now.since(asked) >= window / 3);
-        if self.read_at.is_empty() || !is_due {
+        if self.read_at.is_empty() {
             return;
         }
         self.asked_at = Some(now);
@@ -608,7 +643,9 @@ impl Replicas {
 
     /// Promises have come: reads that waited may go on.
     fn advance_readers(&mut self, now: Instant, wall_ms: u64) {
-        let readers: Vec<_> = self.read_at.keys().copied().collect();
+        let waits =
+            |partition: &&PartitionId| self.replicas.get(partition).is_some_and(Replica::awaits_support);
+        let readers: Vec<_> = self.read_at.keys().filter(waits).copied().collect();
         for partition in readers {
             self.with(now, wall_ms, partition, Replica::advance);
         }

@@ -41,11 +41,19 @@ pub(super) struct Leader {
     pub(super) wait_until: Instant,
     pub(super) barrier: Barrier,
     stamps: Stamps,
-    writes: VecDeque<Pending>,
+    writes: Writes,
     /// Bytes that are written and not committed, record by record.
     uncommitted: VecDeque<usize>,
     uncommitted_bytes: usize,
     stall: Stall,
+}
+
+/// The writes that are to be answered, by when they are, each in the order of the log.
+#[derive(Debug, Default)]
+struct Writes {
+    all: VecDeque<Pending>,
+    leader: VecDeque<Pending>,
+    quorum: VecDeque<Pending>,
 }
 
 /// A write that is to be answered.
@@ -53,7 +61,30 @@ pub(super) struct Leader {
 struct Pending {
     request: RequestId,
     offset: u64,
-    ack: Ack,
+}
+
+impl Writes {
+    fn of(&mut self, ack: Ack) -> &mut VecDeque<Pending> {
+        match ack {
+            Ack::All => &mut self.all,
+            Ack::Leader => &mut self.leader,
+            Ack::Quorum => &mut self.quorum,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.all.len() + self.leader.len() + self.quorum.len()
+    }
+
+    fn forget(&mut self, request: RequestId) {
+        for writes in [&mut self.all, &mut self.leader, &mut self.quorum] {
+            writes.retain(|write| write.request != request);
+        }
+    }
+
+    fn into_requests(self) -> impl Iterator<Item = RequestId> {
+        self.all.into_iter().chain(self.leader).chain(self.quorum).map(|write| write.request)
+    }
 }
 
 /// Since when nothing is committed, and when that is said next.
@@ -104,7 +135,7 @@ impl Replica {
             wait_until,
             barrier: Barrier::default(),
             stamps,
-            writes: VecDeque::new(),
+            writes: Writes::default(),
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             stall: Stall { commit: self.commit, since: now, reports: 0 },
@@ -118,7 +149,7 @@ impl Replica {
         let record = self.record.clone();
         let Role::Leader(leader) = &mut self.role else { return };
         leader.proposal = None;
-        leader.farewell = leader.farewell.after_version();
+        leader.farewell = leader.farewell.after_version(cx.now + cx.config.drain_pause);
         let uid_of = |node: &NodeId| record.replica(node).map(|replica| replica.uid);
         leader.followers.retain(|node, progress| {
             let uid = uid_of(node);
@@ -129,14 +160,14 @@ impl Replica {
             let progress = entry.or_insert_with(|| Progress::new(cx.now, replica.uid));
             progress.uid = replica.uid;
         }
+        self.ask_anew();
     }
 
     /// Rule F7: this node leads no more.
     pub(super) fn depose(&mut self) {
         let Role::Leader(leader) = core::mem::replace(&mut self.role, Role::Idle) else { return };
-        for write in leader.writes {
-            let outcome = WriteOutcome::Unknown;
-            self.actions.push_back(Action::Reply { request: write.request, outcome });
+        for request in leader.writes.into_requests() {
+            self.actions.push_back(Action::Reply { request, outcome: WriteOutcome::Unknown });
         }
         self.fail_linearizable_reads();
     }
@@ -155,7 +186,7 @@ impl Replica {
         let offset = self.log.end();
         self.append_own(cx, write.entry, write.wall_ms);
         if let Role::Leader(leader) = &mut self.role {
-            leader.writes.push_back(Pending { request, offset, ack: write.ack });
+            leader.writes.of(write.ack).push_back(Pending { request, offset });
         }
         self.advance(cx);
         Ok(())
@@ -170,17 +201,20 @@ impl Replica {
         {
             return Err(ProposeError::TooLarge { bytes: payload.len(), limit: PAYLOAD_BYTES_MAX });
         }
+        if write.entry == Entry::OpenSession && write.ack == Ack::Leader {
+            return Err(ProposeError::SessionNeedsQuorum);
+        }
         if !leader.farewell.is_none() {
             return Err(ProposeError::HandingOver);
         }
-        let is_full =
-            leader.writes.len() >= WRITES_MAX || leader.uncommitted_bytes >= cx.config.uncommitted_bytes_max;
+        let is_full = leader.writes.count() >= WRITES_MAX
+            || leader.uncommitted_bytes >= cx.config.uncommitted_bytes_max;
         if is_full {
             return Err(ProposeError::Overloaded);
         }
         match write.ack {
             Ack::Leader => Ok(()),
-            Ack::All if !leader.followers.values().all(Progress::is_attached) => {
+            Ack::All if leader.followers.iter().any(|follower| is_away(cx, follower)) => {
                 Err(ProposeError::NotAllReplicas)
             }
             Ack::All | Ack::Quorum if self.is_stuck(cx, leader) => Err(ProposeError::NotEnoughReplicas),
@@ -196,7 +230,7 @@ impl Replica {
         healthy < minimum
     }
 
-    fn append_own(&mut self, cx: &Context<'_>, entry: Entry, wall_ms: u64) {
+    pub(super) fn append_own(&mut self, cx: &Context<'_>, entry: Entry, wall_ms: u64) {
         let epoch = self.record.epoch;
         let last = self.log.time_last();
         let was_idle = self.commit == self.log.end();
@@ -430,35 +464,30 @@ impl Replica {
             return;
         }
         let all = leader.followers.values().map(Progress::matched).fold(applied, u64::min);
-        let is_due = |write: &Pending| match write.ack {
-            Ack::All => write.offset < all,
-            Ack::Leader => write.offset < durable,
-            Ack::Quorum => write.offset < applied || early && write.offset < durable,
-        };
-        let actions = &mut self.actions;
-        leader.writes.retain(|write| {
-            if !is_due(write) {
-                return true;
+        let quorum = if early { applied.max(durable) } else { applied };
+        for (ack, end) in [(Ack::All, all), (Ack::Leader, durable), (Ack::Quorum, quorum)] {
+            while let Some(write) = leader.writes.of(ack).pop_front_if(|write| write.offset < end) {
+                let outcome = WriteOutcome::Done { epoch, offset: write.offset };
+                self.actions.push_back(Action::Reply { request: write.request, outcome });
             }
-            let outcome = WriteOutcome::Done { epoch, offset: write.offset };
-            actions.push_back(Action::Reply { request: write.request, outcome });
-            false
-        });
+        }
     }
 
     /// Nobody waits for the answer any more.
     pub(super) fn forget_write(&mut self, request: RequestId) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.writes.retain(|write| write.request != request);
+            leader.writes.forget(request);
         }
     }
 
     /// Up to where followers need records that memory should have.
-    pub(super) fn needed_by_followers(&self) -> u64 {
+    pub(super) fn needed_by_followers(&self, cx: &Context<'_>) -> u64 {
         let end = self.log.end();
         let Role::Leader(leader) = &self.role else { return end };
-        let attached = leader.followers.values().filter(|progress| progress.is_attached());
-        attached.map(Progress::matched).fold(end, u64::min)
+        let is_here =
+            |(node, progress): &(&NodeId, &Progress)| progress.is_attached() && cx.topology.is_live(node);
+        let here = leader.followers.iter().filter(is_here);
+        here.map(|(_, progress)| progress.matched()).fold(end, u64::min)
     }
 
     /// The next time at which a leader has something to do.
@@ -474,6 +503,11 @@ impl Replica {
         ];
         progress.chain(own.into_iter().flatten()).filter(|time| *time > cx.now).min()
     }
+}
+
+/// Whether a follower is not to be counted on: it has not attached, makes no progress, or is declared dead.
+fn is_away(cx: &Context<'_>, (node, progress): (&NodeId, &Progress)) -> bool {
+    !progress.is_attached() || progress.lags(cx) || !cx.topology.is_live(node)
 }
 
 /// A follower, as messages name it.

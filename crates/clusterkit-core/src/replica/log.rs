@@ -154,11 +154,12 @@ impl Log {
     }
 
     /// Forgets the oldest records: those that nobody needs (below `needed`), and, above `bytes_max`, needed ones
-    /// too, which have to be read from the disk then. What the disk has not been given stays.
+    /// too, which have to be read from the disk then. What is not durable stays, so that whatever has to be read
+    /// can be.
     pub(super) fn trim(&mut self, needed: u64, bytes_max: usize) {
-        while self.tail.len() > self.unwritten {
+        while !self.tail.is_empty() {
             let first = self.remembered();
-            if first >= needed && self.tail_bytes <= bytes_max {
+            if first >= self.durable || first >= needed && self.tail_bytes <= bytes_max {
                 return;
             }
             if let Some(record) = self.tail.pop_front() {
@@ -217,7 +218,10 @@ mod tests {
         let mut log = log(&[1, 1, 1]);
         log.trim(3, 0);
         assert_eq!(log.records(0..3, usize::MAX).map(|records| records.len()), Some(3));
-        log.take_unwritten();
+        let (op, ..) = log.take_unwritten().expect("three records");
+        log.trim(3, 0);
+        assert_eq!(log.records(0..3, usize::MAX).map(|records| records.len()), Some(3), "not durable yet");
+        log.handle_durable(op);
         log.trim(2, usize::MAX);
         assert_eq!(log.records(1..3, usize::MAX), None);
         assert_eq!(log.records(2..3, usize::MAX).map(|records| records.len()), Some(1));

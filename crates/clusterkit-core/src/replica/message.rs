@@ -31,6 +31,8 @@ pub enum Message {
         sent_at: Duration,
         /// The topology that the giver had when it promised.
         version: TopologyVersion,
+        /// For how long it promised, by its clock.
+        lasts: Duration,
     },
 }
 

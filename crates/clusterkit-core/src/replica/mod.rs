@@ -44,7 +44,7 @@ pub use self::action::{
     Ack, Action, Alarm, Consistency, FetchToken, LogChange, ProposeError, ReadError, ReadId, ReadOutcome,
     ReadStamp, ReplicaKey, RequestId, Wish, WriteOutcome,
 };
-pub use self::config::{Config, InvalidConfig, PAYLOAD_BYTES_MAX, READS_MAX, WRITES_MAX};
+pub use self::config::{Config, InvalidConfig, PAYLOAD_BYTES_MAX, READS_MAX, SUPPORT_MAX, WRITES_MAX};
 use self::follower::{Batch, Divergence, Follower};
 pub use self::host::{Recovered, ReplicaStatus, Replicas, RoleStatus};
 pub use self::leader::Write;
@@ -92,7 +92,11 @@ struct Replica {
     /// Up to where records are being applied, or fetched to be.
     applying: Option<u64>,
     is_fetching: bool,
+    /// A snapshot that takes the place of the state; until then nothing is applied or served.
+    installing: Option<LogOp>,
     damaged: bool,
+    /// When a damaged replica that is named leader says again that it cannot lead.
+    resign_at: Instant,
     role: Role,
     reads: Reads,
     actions: VecDeque<Action>,
@@ -119,10 +123,20 @@ impl Replica {
             log: Log::new(range, recovered.epochs, recovered.time_last),
             applying: None,
             is_fetching: false,
+            installing: None,
+            resign_at: Instant::ORIGIN,
             role: Role::Idle,
             reads: Reads::default(),
             actions: VecDeque::new(),
         }
+        .announced()
+    }
+
+    fn announced(mut self) -> Self {
+        if self.damaged {
+            self.announce_damage();
+        }
+        self
     }
 
     /// An empty one, whose log is still to be made.
@@ -148,6 +162,8 @@ impl Replica {
         } else if !(same_epoch && self.record.leader == before.leader) {
             self.change_role(cx, is_leader && !same_epoch);
         }
+        // Whatever was said before, was said of an older version.
+        self.resign_at = cx.now;
         self.advance(cx);
     }
 
@@ -155,9 +171,6 @@ impl Replica {
         self.depose();
         self.role = Role::Idle;
         if self.damaged {
-            if leads {
-                self.wish_resign(self.record.version);
-            }
             return;
         }
         match self.record.leader.clone() {
@@ -171,14 +184,26 @@ impl Replica {
     fn advance(&mut self, cx: &Context<'_>) {
         match &self.role {
             Role::Follower(_) => self.advance_follower(cx),
-            Role::Idle => {}
+            Role::Idle => self.decline_to_lead(cx),
             Role::Leader(_) => self.advance_leader(cx),
         }
         self.advance_apply(cx);
         self.advance_reads(cx);
         self.flush_log();
-        let needed = self.needed_by_followers().min(self.applied);
+        let needed = self.needed_by_followers(cx).min(self.applied);
         self.log.trim(needed, cx.config.tail_bytes_max);
+    }
+
+    /// A damaged replica that is named leader says that it cannot lead, until somebody else is named.
+    fn decline_to_lead(&mut self, cx: &Context<'_>) {
+        if self.is_unfit_leader(cx) && self.resign_at <= cx.now {
+            self.resign_at = cx.now + cx.config.drain_pause;
+            self.wish_resign(self.record.version);
+        }
+    }
+
+    fn is_unfit_leader(&self, cx: &Context<'_>) -> bool {
+        self.damaged && self.record.leader.as_ref() == Some(cx.me)
     }
 
     fn flush_log(&mut self) {
@@ -196,7 +221,7 @@ impl Replica {
     fn poll_timeout(&self, cx: &Context<'_>) -> Option<Instant> {
         let role = match &self.role {
             Role::Follower(_) => self.poll_follower(),
-            Role::Idle => None,
+            Role::Idle => self.is_unfit_leader(cx).then_some(self.resign_at),
             Role::Leader(_) => self.poll_leader(cx),
         };
         [role, self.reads.timeout()].into_iter().flatten().filter(|time| *time > cx.now).min()
@@ -204,7 +229,10 @@ impl Replica {
 
     fn handle_durable(&mut self, cx: &Context<'_>, op: LogOp) {
         self.log.handle_durable(op);
-        self.note_installed(op);
+        if self.installing.take_if(|awaited| *awaited <= op).is_some() {
+            self.applied = self.commit;
+            self.note_installed();
+        }
         self.advance(cx);
     }
 
@@ -218,8 +246,9 @@ impl Replica {
 impl Replica {
     fn advance_apply(&mut self, cx: &Context<'_>) {
         let ahead = cx.config.mistakes.has(Mistake::ApplyUncommitted);
-        let to = if ahead { self.log.end() } else { self.commit };
-        if self.damaged || self.applying.is_some() || self.applied >= to {
+        // What is not on this disk is not applied, so that no state is ever ahead of its log after a crash.
+        let to = if ahead { self.log.end() } else { self.commit.min(self.log.durable()) };
+        if self.damaged || self.applying.is_some() || self.installing.is_some() || self.applied >= to {
             return;
         }
         let (range, bytes_max) = (self.applied..to, cx.config.batch_bytes);

@@ -41,7 +41,7 @@ impl Record {
 pub enum Entry {
     /// Nothing: with it a new leader brings its epoch into the log (rule F4).
     NoOp,
-    /// A client begins a session, named after this record's offset.
+    /// A client begins a session, named after this record's epoch and offset.
     OpenSession,
     /// A change of the user's state machine.
     Write {
@@ -62,9 +62,15 @@ pub struct SessionRequest {
     pub sequence: u64,
 }
 
-/// A client's session with one partition: the offset of the record that opened it.
+/// A client's session with one partition: where the record that opened it lies. The epoch makes it one of a kind,
+/// also where records were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionId(pub u64);
+pub struct SessionId {
+    /// The epoch of that record.
+    pub epoch: Epoch,
+    /// Its offset.
+    pub offset: u64,
+}
 
 /// A point in time as logs say it: milliseconds since 1970, by the clocks of those who led.
 ///
@@ -89,7 +95,8 @@ impl fmt::Display for LogTime {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochIndex(Vec<(Epoch, u64)>);
 
-/// Epochs that an index remembers. Who diverged before is copied anew.
+/// Epochs that an index remembers. A replica that parted from the others before all of them is called damaged, and
+/// begins anew.
 pub const EPOCHS_MAX: usize = 4_096;
 
 impl EpochIndex {

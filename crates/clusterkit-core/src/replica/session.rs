@@ -20,6 +20,9 @@ pub struct SessionConfig {
     pub sessions_max: usize,
     /// How many answers a session keeps: the most requests that a client may have under way. Default 64.
     pub answers_max: usize,
+    /// Bytes of all answers; above, the sessions that were used longest ago end, and of the last one the oldest
+    /// answers go. Default 4 MiB. All of it is part of every snapshot.
+    pub answers_bytes_max: usize,
     /// For how long a session lives unused, by the time in the records. Default 10 min.
     pub idle_max: Duration,
     /// Rules left out on purpose, to see that a test notices.
@@ -32,6 +35,7 @@ impl Default for SessionConfig {
         Self {
             sessions_max: 4_096,
             answers_max: 64,
+            answers_bytes_max: 4 << 20,
             idle_max: Duration::from_mins(10),
             mistakes: Mistakes::default(),
         }
@@ -43,11 +47,13 @@ impl Default for SessionConfig {
 /// Invariants:
 /// - it depends on the records that were applied, and on nothing else;
 /// - `by_use` has every session once, under the time at which it was used last;
+/// - `answers_bytes` is the sum of all answers' bytes;
 /// - a session keeps answers above `floor` only, and whatever is not above it was answered or refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     by_use: BTreeSet<(LogTime, SessionId)>,
+    answers_bytes: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +86,7 @@ impl Sessions {
         self.expire(config, record.time);
         match &record.entry {
             Entry::NoOp => Verdict::Nothing,
-            Entry::OpenSession => self.open(config, SessionId(offset), record.time),
+            Entry::OpenSession => self.open(config, SessionId { epoch: record.epoch, offset }, record.time),
             Entry::Write { request: None, .. } => Verdict::Apply,
             Entry::Write { request: Some(request), .. } => {
                 let verdict = self.judge_request(*request, record.time);
@@ -94,7 +100,7 @@ impl Sessions {
         if self.sessions.len() >= config.sessions_max
             && let Some((_, oldest)) = self.by_use.pop_first()
         {
-            self.sessions.remove(&oldest);
+            self.end(oldest);
         }
         self.sessions.insert(id, Session { used_at: time, ..Session::default() });
         self.by_use.insert((time, id));
@@ -116,11 +122,28 @@ impl Sessions {
     /// The answer to a request that was applied just now.
     pub fn note_answer(&mut self, config: &SessionConfig, request: SessionRequest, answer: Bytes) {
         let Some(session) = self.sessions.get_mut(&request.session) else { return };
-        session.answers.insert(request.sequence, answer);
+        self.answers_bytes += answer.len();
+        if let Some(before) = session.answers.insert(request.sequence, answer) {
+            self.answers_bytes -= before.len();
+        }
         while session.answers.len() > config.answers_max.max(1) {
-            if let Some((sequence, _)) = session.answers.pop_first() {
-                session.floor = session.floor.max(sequence);
-            }
+            self.answers_bytes -= session.forget_oldest();
+        }
+        while self.answers_bytes > config.answers_bytes_max && self.sessions.len() > 1 {
+            let oldest = self.by_use.iter().map(|(_, id)| *id).find(|id| *id != request.session);
+            let Some(oldest) = oldest else { break };
+            self.end(oldest);
+        }
+        let Some(session) = self.sessions.get_mut(&request.session) else { return };
+        while self.answers_bytes > config.answers_bytes_max && session.answers.len() > 1 {
+            self.answers_bytes -= session.forget_oldest();
+        }
+    }
+
+    fn end(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.by_use.remove(&(session.used_at, id));
+            self.answers_bytes -= session.answers.values().map(Bytes::len).sum::<usize>();
         }
     }
 
@@ -140,9 +163,17 @@ impl Sessions {
         let idle_ms = u64::try_from(config.idle_max.as_millis()).unwrap_or(u64::MAX);
         let is_over = |used_at: LogTime| used_at.0.saturating_add(idle_ms) < now.0;
         while let Some((_, id)) = self.by_use.first().filter(|(used_at, _)| is_over(*used_at)).copied() {
-            self.by_use.pop_first();
-            self.sessions.remove(&id);
+            self.end(id);
         }
+    }
+}
+
+impl Session {
+    /// How many bytes that frees.
+    fn forget_oldest(&mut self) -> usize {
+        let Some((sequence, answer)) = self.answers.pop_first() else { return 0 };
+        self.floor = self.floor.max(sequence);
+        answer.len()
     }
 }
 
@@ -170,7 +201,7 @@ mod tests {
         }
 
         fn request(&mut self, time: u64, session: u64, sequence: u64) -> Verdict {
-            let request = SessionRequest { session: SessionId(session), sequence };
+            let request = SessionRequest { session: id(session), sequence };
             let payload = Bytes::new();
             let verdict = self.judge(time, Entry::Write { request: Some(request), payload });
             if verdict == Verdict::Apply {
@@ -184,6 +215,10 @@ mod tests {
         }
     }
 
+    fn id(offset: u64) -> SessionId {
+        SessionId { epoch: Epoch(1), offset }
+    }
+
     fn answer(sequence: u64) -> Verdict {
         Verdict::Repeated(Bytes::from(sequence.to_be_bytes().to_vec()))
     }
@@ -191,7 +226,7 @@ mod tests {
     #[test]
     fn a_repeated_request_gets_the_first_answer() {
         let mut table = Table::new();
-        assert_eq!(table.judge(0, Entry::OpenSession), Verdict::SessionOpened(SessionId(0)));
+        assert_eq!(table.judge(0, Entry::OpenSession), Verdict::SessionOpened(id(0)));
         assert_eq!(table.request(0, 0, 1), Verdict::Apply);
         assert_eq!(table.request(0, 0, 1), answer(1));
     }
@@ -205,6 +240,29 @@ mod tests {
         assert_eq!(table.request(0, 0, 3), Verdict::Apply);
         assert_eq!(table.request(0, 0, 1), Verdict::TooOld);
         assert_eq!(table.request(0, 0, 2), answer(2));
+    }
+
+    #[test]
+    fn answers_beyond_their_bytes_make_room_for_the_newest() {
+        let mut table = Table::new();
+        table.config.answers_bytes_max = 12;
+        for _ in 0..2 {
+            table.judge(0, Entry::OpenSession);
+        }
+        assert_eq!(table.request(0, 0, 1), Verdict::Apply);
+        assert_eq!(table.request(0, 1, 1), Verdict::Apply, "16 bytes are too many");
+        assert_eq!(table.request(0, 0, 1), Verdict::SessionExpired);
+        assert_eq!(table.request(0, 1, 2), Verdict::Apply);
+        assert_eq!((table.request(0, 1, 1), table.request(0, 1, 2)), (Verdict::TooOld, answer(2)));
+    }
+
+    #[test]
+    fn a_session_of_another_epoch_is_another_one() {
+        let mut table = Table::new();
+        table.judge(0, Entry::OpenSession);
+        let lost = SessionRequest { session: SessionId { epoch: Epoch(0), offset: 0 }, sequence: 1 };
+        let verdict = table.judge(0, Entry::Write { request: Some(lost), payload: Bytes::new() });
+        assert_eq!(verdict, Verdict::SessionExpired);
     }
 
     #[test]

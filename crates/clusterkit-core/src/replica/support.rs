@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-use super::config::Config;
+use super::config::{Config, SUPPORT_MAX};
 use super::mistake::Mistake;
 use crate::id::{Incarnation, NodeId, TopologyVersion};
 use crate::time::Instant;
@@ -38,7 +38,7 @@ struct Promise {
 impl Support {
     pub(super) fn new(config: &Config, started_at: Instant) -> Self {
         let forgets = config.mistakes.has(Mistake::PromisesForgottenAtStart);
-        let given_before = if forgets { started_at } else { started_at + config.support };
+        let given_before = if forgets { started_at } else { started_at + SUPPORT_MAX };
         Self { given: BTreeMap::new(), given_before, held: BTreeMap::new(), ahead: BTreeMap::new() }
     }
 
@@ -60,15 +60,14 @@ impl Support {
         true
     }
 
-    /// `giver` promised what was asked for at `sent_at`, under `version`; `applied` is what this node has.
+    /// `giver` promised support until `until`, by this node's count, under `version`; `applied` is what it has.
     pub(super) fn handle_promise(
         &mut self,
         config: &Config,
         giver: &NodeId,
-        sent_at: Instant,
+        until: Instant,
         (version, applied): (TopologyVersion, TopologyVersion),
     ) {
-        let until = sent_at + config.support_counted();
         if version <= applied || config.mistakes.has(Mistake::PromiseAheadOfTopology) {
             let held = self.held.entry(giver.clone()).or_insert(until);
             *held = until.max(*held);

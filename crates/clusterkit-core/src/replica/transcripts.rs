@@ -344,6 +344,110 @@ fn a_damaged_replica_serves_nothing_and_does_not_lead() {
     assert_eq!(lab.status("a").role, RoleStatus::Idle);
 }
 
+#[test]
+fn a_refused_write_does_not_put_off_what_is_due() {
+    let mut lab = Lab::led_by("a", &["a", "b"]);
+    lab.settle();
+    lab.cut("a");
+    lab.elect("b", "a");
+    lab.elect("a", "b");
+    let sent = lab.sent();
+    let due = lab.next_timeout_of("b").expect("b asks again");
+    lab.skip_to(due);
+    assert!(lab.try_write("b", "x", Ack::Quorum).is_err());
+    lab.settle();
+    assert!(lab.sent() > sent, "b attaches, though nobody told it the time");
+}
+
+#[test]
+fn a_barrier_does_not_wait_for_who_is_no_member_any_more() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    let read = lab.read("a");
+    lab.settle();
+    assert_eq!(lab.answer(&read), None);
+    lab.declare_dead("c");
+    lab.record(|record| {
+        record.in_sync.remove(&node("c"));
+    });
+    assert_eq!(lab.answer(&read), Some(vec![]));
+}
+
+#[test]
+fn a_member_that_answers_no_barrier_is_left_out_though_nothing_is_written() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    lab.read("a");
+    lab.pass(2_000);
+    let left_out = lab.proposals().pop().expect("c lags");
+    assert!(!left_out.in_sync.contains(&node("c")));
+}
+
+#[test]
+fn ack_all_is_refused_once_an_attached_replica_lags() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    lab.write("a", "x", Ack::Quorum);
+    lab.pass(600);
+    assert_eq!(lab.try_write("a", "y", Ack::All), Err(ProposeError::NotAllReplicas));
+}
+
+#[test]
+fn a_resignation_is_repeated_by_a_leader_that_nobody_could_follow() {
+    let mut lab = Lab::led_by("a", &["a", "b"]);
+    lab.settle();
+    lab.resign("a");
+    assert_eq!(lab.wishes().len(), 1);
+    lab.record(|_| {});
+    assert!(lab.try_write("a", "x", Ack::Quorum).is_ok(), "it leads, and so it serves");
+    lab.pass(1_000);
+    assert!(matches!(lab.wishes().as_slice(), [_, Wish::Resign { .. }]), "{:?}", lab.wishes());
+}
+
+#[test]
+fn a_state_is_not_served_before_it_is_installed() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    let values = write_more_than_memory_keeps(&mut lab);
+    lab.restart("c");
+    lab.compact("a");
+    lab.hold_disk("c");
+    lab.join("c");
+    lab.pass(1_500);
+    assert_eq!(lab.status("c").applied, 0, "the state has arrived, and is not in its place");
+    let read = lab.read_session("c", 7);
+    lab.settle();
+    assert_eq!(lab.answer(&read), None);
+    lab.release_disk("c");
+    lab.settle();
+    assert_eq!(lab.answer(&read).map(|state| state.len()), Some(values.len()));
+}
+
+#[test]
+fn nothing_is_applied_that_is_not_on_the_own_disk() {
+    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
+    lab.settle();
+    lab.cut("c");
+    lab.write("a", "x", Ack::Quorum);
+    leave_out(&mut lab);
+    lab.hold_disk("c");
+    lab.join("c");
+    lab.pass(1_500);
+    let status = lab.status("c");
+    assert_eq!((status.commit, status.commit_durable, status.applied), (2, 1, 1));
+}
+
+#[test]
+fn a_session_is_not_opened_where_it_may_be_lost() {
+    let mut lab = Lab::led_by("a", &["a", "b"]);
+    assert_eq!(lab.open_session("a", Ack::Leader), Err(ProposeError::SessionNeedsQuorum));
+    assert!(lab.open_session("a", Ack::Quorum).is_ok());
+}
+
 fn node(name: &str) -> NodeId {
     NodeId::new(name).expect("a name")
 }

@@ -14,6 +14,8 @@ pub(crate) enum Farewell {
     None,
     /// It shall resign as soon as it may.
     Leaving,
+    /// It resigned, and leads still; it tries again, and takes writes until then.
+    LeavingLater { at: Instant },
     /// It takes no writes, until the target has everything.
     Draining { since: Instant },
     /// The target did not get everything in time: writes go on, and it is tried again.
@@ -27,7 +29,7 @@ pub(crate) enum Farewell {
 impl Farewell {
     /// Whether writes are taken.
     pub(super) fn is_none(self) -> bool {
-        matches!(self, Self::None | Self::Paused { .. })
+        matches!(self, Self::None | Self::LeavingLater { .. } | Self::Paused { .. })
     }
 
     /// Whether the leadership is given up already, as far as this node is concerned.
@@ -35,9 +37,18 @@ impl Farewell {
         matches!(self, Self::HandedOff { .. } | Self::Resigned { .. })
     }
 
-    /// A higher version is known, and the node still leads: nobody could follow it.
-    pub(super) fn after_version(self) -> Self {
-        if self.is_silent() { Self::None } else { self }
+    /// A higher version is known, and the node still leads: nobody could follow it, or the record changed
+    /// otherwise. Who resigned tries again `later`.
+    pub(super) fn after_version(self, later: Instant) -> Self {
+        match self {
+            Self::Resigned { .. } => Self::LeavingLater { at: later },
+            Self::HandedOff { .. } => Self::None,
+            Self::None
+            | Self::Leaving
+            | Self::LeavingLater { .. }
+            | Self::Draining { .. }
+            | Self::Paused { .. } => self,
+        }
     }
 
     pub(super) fn timeout(self, cx: &Context<'_>) -> Option<Instant> {
@@ -47,13 +58,14 @@ impl Farewell {
             Self::HandedOff { sent_at, .. } | Self::Resigned { sent_at, .. } => {
                 Some(sent_at + cx.config.resend)
             }
+            Self::LeavingLater { at } => Some(at),
             Self::Paused { until } => Some(until),
         }
     }
 }
 
 impl Replica {
-    /// Asks for another leader, as soon as this one may speak.
+    /// Asks for another leader, as soon as this one may speak, and until there is one.
     pub(in super::super) fn resign(&mut self, cx: &Context<'_>) {
         if let Role::Leader(leader) = &mut self.role
             && !leader.farewell.is_silent()
@@ -69,7 +81,14 @@ impl Replica {
             return;
         }
         match leader.farewell {
+            // A proposal that comes true would make the resignation one of an older version.
+            Farewell::Leaving if leader.proposal.is_some() => {}
             Farewell::Leaving => self.send_resignation(cx),
+            Farewell::LeavingLater { at } if at <= cx.now => {
+                self.set_farewell(Farewell::Leaving);
+                self.take_leave(cx);
+            }
+            Farewell::LeavingLater { .. } => {}
             Farewell::HandedOff { version, sent_at } => self.resend_handoff(cx, version, sent_at),
             Farewell::Resigned { version, sent_at } if cx.now.since(sent_at) >= cx.config.resend => {
                 self.set_farewell(Farewell::Resigned { version, sent_at: cx.now });

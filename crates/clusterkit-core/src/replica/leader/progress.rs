@@ -106,6 +106,7 @@ impl Progress {
         incarnation: Incarnation,
         (end, log_start): (u64, u64),
     ) {
+        let is_same_run = self.is_attached && self.incarnation == incarnation;
         self.incarnation = incarnation;
         self.is_attached = true;
         self.snapshot = self.snapshot.filter(|sent_to| *sent_to == incarnation && end < log_start);
@@ -115,7 +116,9 @@ impl Progress {
         self.commit_told = 0;
         self.waiting_since = self.snapshot.map(|_| cx.now);
         self.silences = 0;
-        self.note_keeping_up(cx);
+        if !is_same_run {
+            self.note_keeping_up(cx);
+        }
     }
 
     /// Whatever is under way is to be sent again.

@@ -7,6 +7,7 @@ use super::super::action::{Action, Consistency, ReadError, ReadId, ReadOutcome, 
 use super::super::config::READS_MAX;
 use super::super::message::Body;
 use super::super::mistake::Mistake;
+use super::super::record::Entry;
 use super::super::{Context, Replica, Role};
 use super::Peer;
 use crate::id::NodeId;
@@ -24,6 +25,7 @@ struct Open {
     index: u64,
     missing: BTreeSet<NodeId>,
     members: usize,
+    opened_at: Instant,
     sent_at: Instant,
 }
 
@@ -57,8 +59,8 @@ enum Stage {
     Asked(u64),
     /// It needs this much applied. By a lease, that has to hold afterwards as well.
     Ready { index: u64, leased: bool },
-    /// The state machine evaluates it.
-    Serving { leased: bool },
+    /// The state machine evaluates it, with at least the records below `applied`.
+    Serving { leased: bool, applied: u64 },
 }
 
 impl Reads {
@@ -114,7 +116,10 @@ impl Replica {
     pub(in super::super) fn finish_read(&mut self, cx: &Context<'_>, id: ReadId) -> ReadOutcome {
         let Some(read) = self.reads.0.get(&id) else { return ReadOutcome::Gone };
         let early = cx.config.mistakes.has(Mistake::LeaseCheckedBefore);
-        let leased = read.stage == Stage::Serving { leased: true };
+        let (leased, applied) = match read.stage {
+            Stage::Serving { leased, applied } => (leased, applied),
+            Stage::Asked(_) | Stage::Ready { .. } | Stage::Waiting => return ReadOutcome::Again,
+        };
         if leased && !early && !self.has_lease(cx) {
             if let Some(read) = self.reads.0.get_mut(&id) {
                 read.stage = Stage::Waiting;
@@ -123,7 +128,7 @@ impl Replica {
             return ReadOutcome::Again;
         }
         self.reads.0.remove(&id);
-        ReadOutcome::Done(ReadStamp { epoch: self.record.epoch, applied: self.applied })
+        ReadOutcome::Done(ReadStamp { epoch: self.record.epoch, applied })
     }
 
     pub(in super::super) fn fail_linearizable_reads(&mut self) {
@@ -165,8 +170,21 @@ impl Replica {
         cx.support.is_held(cx.now, members.iter().filter(|member| *member != cx.me))
     }
 
+    /// Whether a promise of support may let a read through.
+    pub(in super::super) fn awaits_support(&self) -> bool {
+        let waits = |read: &Read| matches!(read.stage, Stage::Waiting | Stage::Asked(_));
+        self.reads.0.values().any(waits)
+    }
+
+    /// The in-sync set may be another one: whoever was asked may be no member any more, and never answer.
+    pub(in super::super) fn ask_anew(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.barrier.close();
+        self.reads.set_all(|stage| matches!(stage, Stage::Asked(_)), Stage::Waiting);
+    }
+
     pub(in super::super) fn advance_reads(&mut self, cx: &Context<'_>) {
-        if self.reads.0.is_empty() {
+        if self.reads.0.is_empty() || self.installing.is_some() {
             return;
         }
         self.admit_reads(cx);
@@ -204,7 +222,7 @@ impl Replica {
         }
         leader.barrier.round += 1;
         let round = leader.barrier.round;
-        leader.barrier.open = Some(Open { index, missing, members, sent_at: cx.now });
+        leader.barrier.open = Some(Open { index, missing, members, opened_at: cx.now, sent_at: cx.now });
         self.reads.set_all(|stage| stage == Stage::Waiting, Stage::Asked(round));
         self.send_barrier(cx);
         self.complete_barrier(cx);
@@ -225,9 +243,16 @@ impl Replica {
 
     fn resend_barrier(&mut self, cx: &Context<'_>) {
         let Role::Leader(leader) = &self.role else { return };
-        if leader.barrier.timeout(cx).is_some_and(|due| due <= cx.now) {
-            self.send_barrier(cx);
+        if leader.barrier.timeout(cx).is_none_or(|due| due > cx.now) {
+            return;
         }
+        // Only those that owe an acknowledgement can be seen to lag, and be left out.
+        let lags = |open: &Open| cx.now.since(open.opened_at) >= cx.config.lag_max;
+        let is_overdue = leader.barrier.open.as_ref().is_some_and(lags);
+        if is_overdue && self.commit == self.log.end() {
+            self.append_own(cx, Entry::NoOp, cx.wall_ms);
+        }
+        self.send_barrier(cx);
     }
 
     pub(in super::super) fn handle_barrier_ack(&mut self, cx: &Context<'_>, from: &NodeId, round: u64) {
@@ -257,7 +282,7 @@ impl Replica {
             if let Stage::Ready { index, leased } = read.stage
                 && index <= applied
             {
-                read.stage = Stage::Serving { leased };
+                read.stage = Stage::Serving { leased, applied };
                 self.actions.push_back(Action::Serve { replica: self.key, read: *id });
             }
         }

@@ -90,6 +90,12 @@ impl Lab {
         self.publish();
     }
 
+    pub(super) fn declare_dead(&mut self, name: &str) {
+        let mut known = self.topology.nodes[&node(name)].as_ref().clone();
+        known.liveness = Liveness::Dead;
+        self.topology.nodes.insert(node(name), Arc::new(known));
+    }
+
     pub(super) fn elect(&mut self, leader: &str, from: &str) {
         self.begin_epoch(leader, from, None);
     }
@@ -204,6 +210,18 @@ impl Lab {
         self.machine(at).replicas.propose(now, P0, Write { entry, ack, wall_ms: 0 })
     }
 
+    pub(super) fn open_session(&mut self, at: &str, ack: Ack) -> Result<RequestId, ProposeError> {
+        let now = self.now;
+        self.machine(at).replicas.propose(now, P0, Write { entry: Entry::OpenSession, ack, wall_ms: 0 })
+    }
+
+    /// Reads what has at least the records below `min_end`.
+    pub(super) fn read_session(&mut self, at: &str, min_end: u64) -> (NodeId, ReadId) {
+        let (now, deadline) = (self.now, self.now + Duration::from_mins(1));
+        let read = self.machine(at).replicas.read(now, 0, P0, Consistency::Session { min_end }, deadline);
+        (node(at), read.expect("taken"))
+    }
+
     pub(super) fn read(&mut self, at: &str) -> (NodeId, ReadId) {
         let (now, deadline) = (self.now, self.now + Duration::from_mins(1));
         let read = self.machine(at).replicas.read(now, 0, P0, Consistency::Linearizable, deadline);
@@ -254,6 +272,15 @@ impl Lab {
         self.nodes.values().filter_map(|machine| machine.replicas.poll_timeout()).min()
     }
 
+    pub(super) fn next_timeout_of(&self, name: &str) -> Option<Instant> {
+        self.nodes[&node(name)].replicas.poll_timeout()
+    }
+
+    /// The clock goes on, and nobody is told.
+    pub(super) fn skip_to(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     fn carry_out(&mut self, id: &NodeId, action: Action) {
         let now = self.now;
         let machine = self.nodes.get_mut(id).expect("a node");
@@ -294,7 +321,7 @@ impl Lab {
     fn send_snapshot(&mut self, from: &NodeId, replica: ReplicaKey, to: &NodeId) {
         let now = self.now;
         let source = self.nodes.get_mut(from).expect("a node");
-        let header = source.replicas.snapshot_header(replica, to);
+        let header = source.replicas.snapshot_header(replica, to, source.applied);
         let state = source.state.clone();
         let target = self.nodes.get_mut(to).expect("a node");
         let arrives = !self.away.contains(to);
