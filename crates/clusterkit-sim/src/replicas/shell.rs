@@ -61,7 +61,8 @@ impl World {
     fn arm(&mut self, node: usize) {
         let now = self.now;
         let Some(due) = self.nodes[node].replicas().and_then(Replicas::poll_timeout) else { return };
-        let jitter = self.chance.micros(0, 2_000);
+        let is_late = !self.quiet && self.chance.permille(self.settings.slow_work / 4);
+        let jitter = if is_late { self.chance.millis(2, 200) } else { self.chance.micros(0, 2_000) };
         let node_state = &mut self.nodes[node];
         let at = node_state.clock.true_time(due).max(now) + jitter;
         let Some(process) = node_state.process.as_mut() else { return };
