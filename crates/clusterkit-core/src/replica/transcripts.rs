@@ -307,6 +307,21 @@ fn the_first_write_after_a_pause_is_not_stalled_at_once() {
 }
 
 #[test]
+fn what_was_due_is_done_though_the_timer_is_late_and_something_else_came_first() {
+    let mut lab = Lab::led_by("a", &["a", "b"]);
+    lab.settle();
+    lab.cut("a");
+    lab.restart("b");
+    lab.freeze(500);
+    assert!(lab.try_write("b", "refused", Ack::Quorum).is_err());
+    lab.join("a");
+    lab.pass(2_000);
+    let write = lab.write("a", "x", Ack::Quorum);
+    lab.settle();
+    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })), "b asked again");
+}
+
+#[test]
 fn nothing_is_said_and_no_time_is_awaited_while_nothing_happens() {
     let mut lab = Lab::led_by("a", &["a", "b", "c"]);
     lab.write("a", "x", Ack::Quorum);

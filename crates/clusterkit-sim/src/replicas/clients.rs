@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clusterkit_core::id::PartitionId;
+use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::replica::{Ack, Consistency, Entry, SessionId, SessionRequest};
 use clusterkit_core::time::Instant;
 
@@ -81,6 +81,7 @@ pub(super) struct Answer {
 pub(super) enum Outcome {
     /// It is committed and applied.
     Done {
+        epoch: Epoch,
         offset: u64,
         effect: Option<Effect>,
     },
@@ -244,7 +245,9 @@ impl World {
     pub(super) fn hear_answer(&mut self, client: usize, answer: &Answer) {
         let Some(operation) = self.clients[client].under_way.get(&answer.op).cloned() else { return };
         match answer.outcome {
-            Outcome::Done { offset, effect } => self.hear_done(client, answer, (&operation, offset, effect)),
+            Outcome::Done { epoch, offset, effect } => {
+                self.hear_done(client, answer, (&operation, SessionId { epoch, offset }, effect));
+            }
             Outcome::Known { first } => self.hear_known(client, answer, (&operation, first)),
             Outcome::Refused { leader } => self.hear_refused(client, answer, (&operation, leader)),
             Outcome::Unknown => self.ask_again(client, answer.op),
@@ -268,15 +271,15 @@ impl World {
         &mut self,
         client: usize,
         answer: &Answer,
-        (operation, offset, effect): (&Operation, u64, Option<Effect>),
+        (operation, place_in_log, effect): (&Operation, SessionId, Option<Effect>),
     ) {
         self.end(client, answer, operation);
         let partition = operation.partition;
-        self.note_acknowledged(client, partition, offset + 1);
+        self.note_acknowledged(client, partition, place_in_log.offset + 1);
         let place = &mut self.clients[client].places[partition.index()];
         match (&operation.asked, effect) {
             (Asked::Open { .. }, _) => {
-                place.session = Some(SessionId(offset));
+                place.session = Some(place_in_log);
                 place.sequence_last = 0;
             }
             (_, Some(Effect::Expired)) => place.session = None,

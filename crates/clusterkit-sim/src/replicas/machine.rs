@@ -113,7 +113,10 @@ pub(super) fn fingerprint(record: &Record) -> u64 {
         Entry::NoOp => 1,
         Entry::OpenSession => 2,
         Entry::Write { request, payload } => {
-            let request = request.map_or(0, |request| roll(request.session.0 + 1, request.sequence));
+            let request = request.map_or(0, |request| {
+                let session = roll(request.session.epoch.0, request.session.offset + 1);
+                roll(session, request.sequence)
+            });
             roll(roll(request, number(payload)), payload.len() as u64)
         }
     };

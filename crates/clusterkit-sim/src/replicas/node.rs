@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use clusterkit_core::control::Registration;
 use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, ReplicaUid, StoreId};
-use clusterkit_core::replica::{ReadId, Recovered, ReplicaKey, Replicas, RequestId};
+use clusterkit_core::replica::{LogOp, ReadId, Recovered, ReplicaKey, Replicas, RequestId};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::RaftRole;
 
@@ -57,6 +57,8 @@ pub(super) struct Process {
     pub(super) machines: BTreeMap<ReplicaKey, Machine>,
     /// Snapshots that have arrived and are to be installed.
     pub(super) packages: BTreeMap<ReplicaKey, Rc<Package>>,
+    /// States that are on their way to the disk.
+    pub(super) installing: BTreeMap<ReplicaKey, (LogOp, Rc<Package>)>,
     pub(super) requests: BTreeMap<RequestId, Request>,
     pub(super) reads: BTreeMap<ReadId, Reading>,
     pub(super) armed: Option<Instant>,
@@ -152,6 +154,7 @@ impl Process {
             replicas: None,
             machines: BTreeMap::new(),
             packages: BTreeMap::new(),
+            installing: BTreeMap::new(),
             requests: BTreeMap::new(),
             reads: BTreeMap::new(),
             armed: None,

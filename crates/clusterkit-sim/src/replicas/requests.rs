@@ -183,7 +183,7 @@ impl World {
             return Outcome::Written { offset };
         }
         self.check_acknowledged(node, request, (epoch, offset));
-        Outcome::Done { offset, effect: self.ghosts[request.partition.index()].effect(offset) }
+        Outcome::Done { epoch, offset, effect: self.ghosts[request.partition.index()].effect(offset) }
     }
 
     pub(super) fn answer_later(&mut self, node: usize, request: &Request, outcome: Outcome) {

@@ -122,7 +122,7 @@ fn config(chance: &mut Chance) -> Config {
     let small = chance.permille(600);
     let bytes = |normal: usize, small_bytes: usize| if small { small_bytes } else { normal };
     Config {
-        support: Duration::from_millis(chance.pick(&[150, 150, 400, 800]).unwrap_or(150)),
+        support: Duration::from_millis(chance.pick(&[150, 150, 300, 500]).unwrap_or(150)),
         window_bytes: bytes(4 << 20, 2_000),
         batch_bytes: bytes(256 << 10, 600),
         tail_bytes_max: bytes(4 << 20, 1_500),

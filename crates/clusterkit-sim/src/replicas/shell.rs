@@ -61,7 +61,8 @@ impl World {
     fn arm(&mut self, node: usize) {
         let now = self.now;
         let Some(due) = self.nodes[node].replicas().and_then(Replicas::poll_timeout) else { return };
-        let jitter = self.chance.micros(0, 2_000);
+        let is_late = !self.quiet && self.chance.permille(self.settings.slow_work / 4);
+        let jitter = if is_late { self.chance.millis(2, 200) } else { self.chance.micros(0, 2_000) };
         let node_state = &mut self.nodes[node];
         let at = node_state.clock.true_time(due).max(now) + jitter;
         let Some(process) = node_state.process.as_mut() else { return };
@@ -193,7 +194,7 @@ impl World {
     fn hear_alarm(&mut self, node: usize, partition: PartitionId, alarm: &Alarm) {
         self.tell(Some(partition), || format!("n{node} alarm {alarm:?}"));
         self.cover(Step::Alarm);
-        if matches!(alarm, Alarm::Damaged | Alarm::Missing) {
+        if matches!(alarm, Alarm::Damaged) {
             self.cover(Step::Damaged);
         }
     }
@@ -204,11 +205,27 @@ impl World {
             let run = self.nodes[node].disk.run;
             return self.after(delay, Event::Applied { node, run, key, first, records });
         }
+        let Some(end) = self.apply(node, key, first, &records) else { return };
+        if self.chance.permille(self.settings.slow_work) {
+            // The state has it, and its replica hears of that later.
+            let delay = self.chance.millis(1, 300);
+            let run = self.nodes[node].disk.run;
+            return self.after(delay, Event::ToldApplied { node, run, key, end });
+        }
+        self.tell_applied(node, key, end);
+    }
+
+    fn tell_applied(&mut self, node: usize, key: ReplicaKey, end: u64) {
         let (local, wall_ms) = self.clocks(node);
-        if let Some(end) = self.apply(node, key, first, &records)
-            && let Some(replicas) = self.nodes[node].replicas_mut()
-        {
+        if let Some(replicas) = self.nodes[node].replicas_mut() {
             replicas.handle_applied(local, wall_ms, key, end);
+        }
+    }
+
+    pub(super) fn told_applied(&mut self, node: usize, run: u64, (key, end): (ReplicaKey, u64)) {
+        if self.nodes[node].runs(run) {
+            self.tell_applied(node, key, end);
+            self.settle(node, Some(key.partition));
         }
     }
 
@@ -283,9 +300,20 @@ impl World {
     fn install(&mut self, node: usize, key: ReplicaKey, op: LogOp) {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         let Some(package) = process.packages.get(&key).map(Rc::clone) else { return };
-        process.machines.insert(key, package.machine.clone());
+        // The old state stays in its place until the new one is durable.
+        process.installing.insert(key, (op, Rc::clone(&package)));
         self.nodes[node].disk.install(key, op, &package);
         self.check_installed(node, key);
+    }
+
+    /// A change of a log is durable: a state that came with it takes its place.
+    fn put_in_place(&mut self, node: usize, key: ReplicaKey, op: LogOp) {
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if process.installing.get(&key).is_some_and(|(awaited, _)| *awaited <= op)
+            && let Some((_, package)) = process.installing.remove(&key)
+        {
+            process.machines.insert(key, package.machine.clone());
+        }
     }
 
     fn remove(&mut self, node: usize, key: ReplicaKey) {
@@ -293,6 +321,7 @@ impl World {
         if let Some(process) = self.nodes[node].process.as_mut() {
             process.machines.remove(&key);
             process.packages.remove(&key);
+            process.installing.remove(&key);
         }
         self.cover(Step::Remove);
         self.check_removed(node, key);
@@ -351,8 +380,8 @@ impl World {
 
     fn package(&self, node: usize, key: ReplicaKey, to: &clusterkit_core::id::NodeId) -> Option<Package> {
         let process = self.nodes[node].process.as_ref()?;
-        let header = process.replicas.as_ref()?.snapshot_header(key, to)?;
         let machine = process.machines.get(&key)?.clone();
+        let header = process.replicas.as_ref()?.snapshot_header(key, to, machine.applied)?;
         Some(self.nodes[node].disk.store(key)?.package(key, header, machine))
     }
 
@@ -399,6 +428,9 @@ impl World {
         let (local, wall_ms) = self.clocks(node);
         for change in durable {
             self.nodes[node].note_durable(change.key);
+            if let Some(op) = change.op {
+                self.put_in_place(node, change.key, op);
+            }
             let Some(replicas) = self.nodes[node].replicas_mut() else { return };
             if let Some(op) = change.op {
                 replicas.handle_durable(local, wall_ms, change.key, op);

@@ -51,6 +51,13 @@ pub(super) enum Event {
         first: u64,
         records: Vec<Record>,
     },
+    /// The replica hears that the state machine has worked through records.
+    ToldApplied {
+        node: usize,
+        run: u64,
+        key: ReplicaKey,
+        end: u64,
+    },
     /// A client's request reaches a node.
     Ask {
         node: usize,
@@ -257,6 +264,7 @@ impl World {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Answer { client, answer } => self.hear_answer(client, &answer),
+            Event::ToldApplied { node, run, key, end } => self.told_applied(node, run, (key, end)),
             Event::Applied { node, run, key, first, records } => {
                 self.applied(node, run, key, (first, records));
             }
@@ -312,6 +320,7 @@ impl Event {
     fn process(&self) -> Option<usize> {
         match self {
             Self::Applied { node, .. }
+            | Self::ToldApplied { node, .. }
             | Self::Ask { node, .. }
             | Self::AskPosition { node, .. }
             | Self::Evaluate { node, .. }
@@ -331,6 +340,7 @@ impl Event {
         match self {
             Self::Answer { .. } => 1,
             Self::Applied { .. } => 2,
+            Self::ToldApplied { .. } => 30,
             Self::Ask { .. } => 3,
             Self::AskPosition { .. } => 4,
             Self::Client(_) => 5,

@@ -255,6 +255,11 @@ impl Lab {
         }
     }
 
+    /// So many milliseconds pass, and no node is told.
+    pub(super) fn freeze(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+    }
+
     /// Lets so many milliseconds pass, and everything happen on the way.
     pub(super) fn pass(&mut self, ms: u64) {
         self.settle();
