@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use clusterkit_core::control::Command;
+use clusterkit_core::control::{Command, LivenessChange};
 use clusterkit_core::id::{PartitionId, StoreId};
 use clusterkit_core::time::Instant;
+use clusterkit_core::topology::Liveness;
 
 use super::chance::Chance;
 use super::clock::RATES;
@@ -203,10 +204,21 @@ impl World {
         }
         self.declare_dead(leader);
         for other in (0..self.nodes.len()).filter(|other| *other != leader) {
-            if self.chance.permille(150) {
-                self.bounce(other);
+            match self.chance.below(10) {
+                0..3 => self.bounce(other),
+                3..6 => self.declare_dead_soon(other),
+                _ => {}
             }
         }
+    }
+
+    /// Whoever is elected meanwhile is replaced again.
+    fn declare_dead_soon(&mut self, node: usize) {
+        let Some(record) = self.control.topology.node(&name(node)) else { return };
+        let (node, incarnation) = (record.id.clone(), record.incarnation);
+        let change = LivenessChange { node, incarnation, liveness: Liveness::Dead };
+        let delay = self.chance.millis(30, 300);
+        self.after(delay, Event::Command(vec![Command::SetLiveness { changes: vec![change] }]));
     }
 
     fn slow_link(&mut self, node: usize, lasts: Duration) {
