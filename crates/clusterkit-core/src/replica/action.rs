@@ -165,7 +165,8 @@ pub enum Wish {
     },
     /// Change the in-sync set (rules S1 to S3).
     SetInSync(InSyncProposal),
-    /// Nothing is committed any more, though somebody waits for it: let somebody else try (rule F6).
+    /// Nothing is committed any more, though somebody waits for it: let somebody else try (rule F6). The leader goes
+    /// on meanwhile, so this is no resignation.
     Stalled {
         /// Which partition.
         partition: PartitionId,

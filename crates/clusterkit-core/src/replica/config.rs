@@ -33,13 +33,13 @@ pub struct Config {
     /// How long a member that was left out has to keep up before it is taken in again; doubles each time. Default
     /// 1 s.
     pub expand_after: Duration,
-    /// The longest of those times. Default 1 min.
+    /// The longest of those times. Default 20 s: as long a member that flapped stays out once it is well.
     pub expand_after_max: Duration,
     /// How long writes may be held up for a handover before they go on, and it is tried again. Default 500 ms.
     pub drain_max: Duration,
     /// The pause between two such attempts. Default 1 s.
     pub drain_pause: Duration,
-    /// The longest pause between two reports of a stall. Default 30 s; they begin at twice `lag_max` and double.
+    /// The longest pause between two reports of a stall. Default 20 s; they begin at twice `lag_max` and double.
     pub stall_pause_max: Duration,
     /// How long a replica's data stay after it was taken from this node. Default 1 min.
     pub removal_grace: Duration,
@@ -65,10 +65,10 @@ impl Default for Config {
             resend: Duration::from_millis(100),
             attach_pause_max: Duration::from_secs(1),
             expand_after: Duration::from_secs(1),
-            expand_after_max: Duration::from_mins(1),
+            expand_after_max: Duration::from_secs(20),
             drain_max: Duration::from_millis(500),
             drain_pause: Duration::from_secs(1),
-            stall_pause_max: Duration::from_secs(30),
+            stall_pause_max: Duration::from_secs(20),
             removal_grace: Duration::from_mins(1),
             window_bytes: 4 << 20,
             batch_bytes: 256 << 10,

@@ -26,6 +26,10 @@ use crate::topology::Topology;
 /// [`poll_timeout`](Self::poll_timeout) when it wants to be called again. Every fact may come late or twice, but for
 /// those of its own disk, which come in the order of the changes.
 ///
+/// What its shell owes it: changes of a log are carried out in the order of their numbers, and whatever is noted of a
+/// replica (commit, checkpoint of its state) is durable no sooner than the records that it covers; every fetch, batch
+/// and snapshot is answered, also when it failed; its clock goes on while the machine sleeps.
+///
 /// Invariants:
 /// - a topology is adopted by all replicas in one step, and never one that is older, or that this run is not in;
 /// - before the first topology nothing is acknowledged, served or answered (rule R1);
@@ -80,8 +84,10 @@ impl Recovered {
         Self { damaged: true, ..Self::default() }
     }
 
-    /// Whether it may not take part any more (rule D2).
-    pub(super) fn is_damaged(&self) -> bool {
+    /// Whether it may not take part any more (rule D2). The node says so when it registers, and sets the data
+    /// aside once that is acknowledged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
         let gap = self.applied < self.log_start;
         self.damaged || self.log_end < self.commit.max(self.applied) || gap
     }
@@ -313,7 +319,7 @@ impl Replicas {
         })
     }
 
-    /// The snapshot for `to` has arrived, or failed.
+    /// The snapshot for `to` has arrived, or failed: nothing else is sent to it before this.
     pub fn handle_snapshot_ended(&mut self, key: ReplicaKey, to: &NodeId) {
         if let Some(replica) = self.replicas.get_mut(&key.partition).filter(|replica| replica.key == key) {
             replica.handle_snapshot_ended(to);
