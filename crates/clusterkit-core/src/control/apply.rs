@@ -109,7 +109,7 @@ impl ControlState {
                 record.transfer = None;
                 changed = true;
             }
-            changed | lapse_outside(record, node) | shrink(record, node)
+            changed | lapse_outside(record, node) | spares(record, node) && shrink(record, node)
         });
     }
 
@@ -568,6 +568,13 @@ impl ControlState {
             }
         }
     }
+}
+
+/// Whether others than `node` can lead, or it could not itself: the last member that surely has everything stays,
+/// even dead. Without it the partition would be led by one that may have lost acknowledged writes.
+fn spares(record: &Partition, node: &NodeId) -> bool {
+    let others = record.in_sync.iter().filter(|member| *member != node);
+    !record.is_electable(node) || others.into_iter().any(|member| record.is_electable(member))
 }
 
 /// Takes `node` out of the in-sync set when the set can do without it.

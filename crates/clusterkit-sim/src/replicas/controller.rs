@@ -16,6 +16,8 @@ use super::network::CONTROL;
 use super::node::{index, name};
 use super::world::{Event, World};
 
+/// How long an order to drop a copy may take on its way.
+const DROP_MAX: Duration = Duration::from_secs(3);
 /// How long an election waits for candidates to say how much they have.
 const POSITION_PATIENCE: Duration = Duration::from_millis(200);
 /// After an election that brought nothing.
@@ -358,6 +360,11 @@ impl World {
         let Some(record) = self.chance.pick(&topology.partitions) else { return };
         let followers: Vec<_> = record.followers().cloned().collect();
         let Some(node) = self.chance.pick(&followers) else { return };
+        // Nobody drops a copy that is sound while another one is known to be lost.
+        if self.nodes.iter().any(|node| node.lost_something) || !record.tainted.is_empty() {
+            return;
+        }
+        self.drops_until = self.now + DROP_MAX;
         let (partition, version) = (record.id, record.version);
         let movement = Move { source: None, target: node.clone() };
         let drop = Command::DropReplica { partition, version, node };

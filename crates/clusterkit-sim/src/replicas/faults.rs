@@ -300,10 +300,14 @@ impl World {
             let member = record.in_sync.contains(&name(node));
             let sound =
                 record.in_sync.iter().filter(|other| **other != name(node) && record.is_electable(other));
-            // Fewer disks than the minimum may be lost: with a minimum of one, none.
-            !member || record.min_in_sync > 1 && sound.count() >= 1
+            // Fewer disks than the minimum may be lost, those of tainted members included.
+            !member || record.tainted.len() + 1 < record.min_in_sync as usize && sound.count() >= 1
         };
-        !lost && !self.nodes.iter().any(damaged) && topology.partitions.iter().all(|record| bears(record))
+        let drops = self.now < self.drops_until;
+        !lost
+            && !drops
+            && !self.nodes.iter().any(damaged)
+            && topology.partitions.iter().all(|record| bears(record))
     }
 
     /// A record of a log cannot be read: found at the next start.

@@ -167,6 +167,8 @@ pub(super) struct World {
     pub(super) mischief: Mischief,
     /// Faults have stopped.
     pub(super) quiet: bool,
+    /// Until then a copy may be dropped by order, so that no disk may lose anything.
+    pub(super) drops_until: Instant,
     pub(super) coverage: Coverage,
     pub(super) trace: Trace,
     pub(super) violation: Option<Violation>,
@@ -198,6 +200,7 @@ impl World {
             ghosts: (0..settings.partitions).map(|_| Ghost::default()).collect(),
             mischief: Mischief::default(),
             quiet: options.calm,
+            drops_until: Instant::ORIGIN,
             coverage: Coverage::default(),
             trace: Trace::new(options.traces),
             violation: None,

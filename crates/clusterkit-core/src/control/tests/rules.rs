@@ -261,6 +261,15 @@ fn f1_a_fence_takes_leadership_and_membership_in_one_step_and_never_below_the_mi
 }
 
 #[test]
+fn f1_the_last_member_that_surely_has_everything_stays_though_it_is_dead() {
+    let (mut world, leader, [a, b], _) = three_of_four();
+    world.state.partition_mut(P).tainted.extend([a.clone(), b.clone()]);
+    world.report(number(&leader), Liveness::Dead);
+    let record = world.record(0);
+    assert_eq!((&record.leader, &record.in_sync), (&None, &BTreeSet::from([leader, a, b])));
+}
+
+#[test]
 fn r1_and_r2_a_restart_makes_a_new_run_that_leads_nothing() {
     let (mut world, leader, _, _) = three_of_four();
     let before = world.record(0).clone();
