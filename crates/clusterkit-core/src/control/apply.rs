@@ -109,7 +109,7 @@ impl ControlState {
                 record.transfer = None;
                 changed = true;
             }
-            changed | lapse_outside(record, node) | spares(record, node) && shrink(record, node)
+            changed | lapse_outside(record, node) | (spares(record, node) && shrink(record, node))
         });
     }
 
