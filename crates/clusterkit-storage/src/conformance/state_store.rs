@@ -15,7 +15,7 @@ use crate::state_store::{
 ///
 /// Where the store does not do what [`StateStore`] promises.
 pub fn state_store<S: StateStore>(mut make: impl FnMut() -> S) {
-    let checks: [Check; 14] = [
+    let checks: [Check; 16] = [
         a_batch_is_carried_out_in_order,
         a_checkpoint_says_what_was_applied,
         a_digest_says_what_a_replica_holds,
@@ -27,6 +27,8 @@ pub fn state_store<S: StateStore>(mut make: impl FnMut() -> S) {
         a_scrub_finds_nothing_wrong,
         a_snapshot_stays_as_it_is,
         an_index_is_applied_once,
+        an_installation_ends_only_in_the_replica_that_it_began_with,
+        an_installation_never_goes_back,
         an_installation_that_is_given_up_leaves_no_trace,
         nothing_is_missing_without_an_error,
         replicas_are_kept_apart,
@@ -242,6 +244,45 @@ fn an_index_is_applied_once(store: &dyn StateStore) {
         assert!(matches!(refused, Err(ApplyError::NotNewer { applied: 5, .. })), "{refused:?}");
     }
     assert_eq!(all(store, ONE), entries(&[("a", "1")]));
+}
+
+fn an_installation_ends_only_in_the_replica_that_it_began_with(store: &dyn StateStore) {
+    apply(store, ONE, 1, &[put("a", "1")]);
+    let of_dropped = store.install(ONE).expect("an installation begins");
+    let of_missing = store.install(TWO).expect("an installation begins");
+    let first = store.install(ReplicaKey(3)).expect("an installation begins");
+    let second = store.install(ReplicaKey(3)).expect("a second one may begin");
+    store.drop_replica(ONE).expect("a replica is dropped");
+    apply(store, TWO, 1, &[put("b", "2")]);
+    first.finish(Digest::empty(9)).expect("an installation ends");
+    for install in [of_dropped, of_missing, second] {
+        let refused = install.finish(Digest::empty(10));
+        assert!(matches!(refused, Err(InstallError::Replaced)), "{refused:?}");
+    }
+    let left = [ONE, TWO, ReplicaKey(3)].map(|replica| applied(store, replica));
+    assert_eq!(left, [None, Some(1), Some(9)], "what was refused changed nothing");
+    let of_dropped = store.install(TWO).expect("an installation begins");
+    store.drop_replica(TWO).expect("a replica is dropped");
+    apply(store, TWO, 1, &[]);
+    let refused = of_dropped.finish(Digest::empty(10));
+    assert!(matches!(refused, Err(InstallError::Replaced)), "one that came back is another: {refused:?}");
+    while !store.reclaim(9).expect("a step of reclaiming succeeds").is_complete {}
+    assert_eq!(applied(store, TWO), Some(1));
+}
+
+fn an_installation_never_goes_back(store: &dyn StateStore) {
+    apply(store, ONE, 90, &[put("a", "1")]);
+    let older = store.install(ONE).expect("an installation begins");
+    let mut equal = store.install(ONE).expect("a second one may begin");
+    apply(store, ONE, 150, &[put("a", "2")]);
+    store.checkpoint().expect("a checkpoint succeeds");
+    let refused = older.finish(Digest::empty(100));
+    assert!(matches!(refused, Err(InstallError::Outdated { index: 100, applied: 150 })), "{refused:?}");
+    assert_eq!((applied(store, ONE), all(store, ONE)), (Some(150), entries(&[("a", "2")])));
+    equal.push(&all(store, ONE)).expect("entries are pushed");
+    let expected = digest(store, ONE).expect("the replica is there");
+    equal.finish(expected).expect("the same index goes back nowhere, and heals what is damaged");
+    assert_eq!((digest(store, ONE), all(store, ONE)), (Some(expected), entries(&[("a", "2")])));
 }
 
 fn an_installation_that_is_given_up_leaves_no_trace(store: &dyn StateStore) {

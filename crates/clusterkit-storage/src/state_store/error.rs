@@ -101,6 +101,19 @@ pub enum InstallError {
         /// Bytes that must be, with the headroom.
         needed_bytes: u64,
     },
+    /// What was to be installed is older than what was applied meanwhile, and may be older than what a checkpoint
+    /// told the log. Have a newer state sent.
+    #[error("a state as of entry {index} comes before {applied}, which is applied")]
+    Outdated {
+        /// The index of what was to be installed.
+        index: u64,
+        /// What was applied.
+        applied: u64,
+    },
+    /// The replica is not the one of which the installation began: it was created, dropped or replaced since.
+    /// Begin again if it is still wanted.
+    #[error("the replica was created, dropped or replaced since the installation began")]
+    Replaced,
     /// The store failed.
     #[error(transparent)]
     State(#[from] StateError),

@@ -12,7 +12,8 @@
 //!   as it was at the last checkpoint or at a later moment, with the index of that moment, never a mixture: so
 //!   the log is replayed from [`StateStore::applied_index`], and may be released up to what the checkpoint
 //!   returned. The same goes for [`Install::finish`] and [`StateStore::drop_replica`].
-//! - An installation that did not end is never visible, and neither is one that a crash ended.
+//! - An installation that did not end is never visible, and neither is one that a crash ended. One that ends never
+//!   takes a replica back behind what was applied, and never takes the place of a replica that it did not begin with.
 //! - A wrong value is never served. What the disk changed or lost is reported as [`Damage`], with its place.
 //! - After a failed write or sync every later call is refused: stop the node, and open the store in a new process.
 //!
@@ -75,8 +76,8 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
     /// removed meanwhile takes up space until the view is dropped. Nothing if the replica is missing.
     fn snapshot(&self, replica: ReplicaKey) -> Result<Option<Box<dyn Snapshot>>, StateError>;
 
-    /// Begins to replace all of a replica by what another node sends. The replica stays as it is, and may be
-    /// written, until [`Install::finish`].
+    /// Begins to replace all of a replica by what another node sends, or to create it. The replica stays as it is,
+    /// and may be written, until [`Install::finish`].
     fn install(&self, replica: ReplicaKey) -> Result<Box<dyn Install>, InstallError>;
 
     /// Removes a replica at once; its space comes back by [`StateStore::reclaim`]. Fine if it is missing.
@@ -113,7 +114,8 @@ pub trait Install: Send + fmt::Debug {
     fn push(&mut self, entries: &[(Bytes, Bytes)]) -> Result<(), InstallError>;
 
     /// Replaces the replica by what was pushed, if that is what `expected` says. All reads that begin
-    /// later see the new state.
+    /// later see the new state. The index may be that of the replica or above. A replica that was missing when the
+    /// installation began must still be, and one that was there must not have been dropped or replaced.
     fn finish(self: Box<Self>, expected: Digest) -> Result<(), InstallError>;
 }
 

@@ -20,7 +20,8 @@ use super::pages::{Backend, Pages};
 use super::record::{Generation, Row, copied, key_of, seal, unseal};
 use crate::state_store::digest::Tally;
 use crate::state_store::{
-    ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, Order, Query, ReplicaKey, StateError,
+    ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, InstallError, Order, Query, ReplicaKey,
+    StateError,
 };
 
 type Bytewise = &'static [u8];
@@ -198,15 +199,19 @@ impl StateFile {
         self.run(|_| step(view))
     }
 
-    /// Begins a generation that no reader sees.
-    pub(super) fn begin_install(&self) -> Result<Generation, StateError> {
+    /// Begins a generation that no reader sees. Says which one it may replace.
+    pub(super) fn begin_install(
+        &self,
+        replica: ReplicaKey,
+    ) -> Result<(Generation, Option<Generation>), StateError> {
         let generation = self.next_generation();
         lock(&self.installing).insert(generation);
         let begun = self.write(|transaction| {
+            let old = row_of(&transaction.open_table(ROWS)?, replica)?;
             transaction.open_table(GARBAGE)?.insert(generation.0, ())?;
-            Ok(generation)
+            Ok((generation, old.map(|row| row.generation)))
         });
-        begun.inspect_err(|_| self.end_install(generation))
+        begun.inspect_err(|_| self.end_install(generation)).map_err(|error| named(error, replica, None))
     }
 
     pub(super) fn push_installed(
@@ -224,18 +229,28 @@ impl StateFile {
         })
     }
 
-    /// Lets readers see a generation instead of the old one.
-    pub(super) fn finish_install(&self, replica: ReplicaKey, row: Row) -> Result<(), StateError> {
-        self.write(|transaction| {
+    /// Lets readers see a generation instead of the old one, unless another took its place or went further.
+    pub(super) fn finish_install(
+        &self,
+        replica: ReplicaKey,
+        replaced: Option<Generation>,
+        row: Row,
+    ) -> Result<(), InstallError> {
+        let finished = self.write(|transaction| {
             let mut rows = transaction.open_table(ROWS)?;
+            let old = row_of(&rows, replica)?;
+            if let Err(refusal) = check_successor(old, replaced, row.applied) {
+                return Ok(Err(refusal));
+            }
             let mut garbage = transaction.open_table(GARBAGE)?;
             garbage.remove(row.generation.0)?;
-            if let Some(old) = row_of(&rows, replica)? {
+            if let Some(old) = old {
                 garbage.insert(old.generation.0, ())?;
             }
             rows.insert(replica.0, &row.encode(replica)[..])?;
-            Ok(())
-        })
+            Ok(Ok(()))
+        });
+        finished.map_err(|error| named(error, replica, None))?
     }
 
     /// The installation ended, well or not.
@@ -424,6 +439,18 @@ fn recover(database: &Database) -> Result<(u64, BTreeMap<ReplicaKey, u64>), Trou
 fn row_of(rows: &impl ReadableTable<u64, Bytewise>, replica: ReplicaKey) -> Result<Option<Row>, Trouble> {
     let row = rows.get(replica.0)?;
     Ok(row.map(|row| Row::decode(replica, row.value())).transpose()?)
+}
+
+fn check_successor(
+    old: Option<Row>,
+    replaced: Option<Generation>,
+    index: u64,
+) -> Result<(), InstallError> {
+    match old {
+        old if old.map(|row| row.generation) != replaced => Err(InstallError::Replaced),
+        Some(Row { applied, .. }) if applied > index => Err(InstallError::Outdated { index, applied }),
+        _ => Ok(()),
+    }
 }
 
 fn applied_of(rows: &impl ReadableTable<u64, Bytewise>) -> Result<BTreeMap<ReplicaKey, u64>, Trouble> {

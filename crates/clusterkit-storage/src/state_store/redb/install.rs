@@ -65,6 +65,8 @@ pub(super) struct FileInstall {
     file: Arc<StateFile>,
     replica: ReplicaKey,
     generation: Generation,
+    /// The generation that it may replace.
+    replaced: Option<Generation>,
     tally: Tally,
 }
 
@@ -72,8 +74,8 @@ impl FileInstall {
     pub(super) fn begin(inner: Arc<Inner>, replica: ReplicaKey) -> Result<Self, InstallError> {
         inner.check_room_for_install(0)?;
         let file = Arc::clone(inner.file_of(replica));
-        let generation = file.begin_install()?;
-        Ok(FileInstall { inner, file, replica, generation, tally: Tally::default() })
+        let (generation, replaced) = file.begin_install(replica)?;
+        Ok(FileInstall { inner, file, replica, generation, replaced, tally: Tally::default() })
     }
 }
 
@@ -96,7 +98,7 @@ impl Install for FileInstall {
             return Err(InstallError::Different { pushed: self.tally.entries, expected: expected.entries });
         }
         let row = Row { generation: self.generation, applied: expected.applied_index, tally: self.tally };
-        Ok(self.file.finish_install(self.replica, row)?)
+        self.file.finish_install(self.replica, self.replaced, row)
     }
 }
 
