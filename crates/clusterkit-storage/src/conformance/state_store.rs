@@ -63,12 +63,12 @@ fn a_checkpoint_says_what_was_applied(store: &dyn StateStore) {
     apply(store, TWO, 5, &[]);
     for _ in 0..2 {
         let durable = store.checkpoint().expect("a checkpoint succeeds");
-        assert_eq!(durable.into_iter().collect::<Vec<_>>(), [(ONE, 3), (TWO, 5)]);
+        assert_eq!(durable.indexes.into_iter().collect::<Vec<_>>(), [(ONE, 3), (TWO, 5)]);
     }
     apply(store, ONE, 4, &[put("a", "2")]);
     store.drop_replica(TWO).expect("a replica is dropped");
     let durable = store.checkpoint().expect("a checkpoint succeeds");
-    assert_eq!(durable.into_iter().collect::<Vec<_>>(), [(ONE, 4)]);
+    assert_eq!(durable.indexes.into_iter().collect::<Vec<_>>(), [(ONE, 4)]);
 }
 
 fn a_digest_says_what_a_replica_holds(store: &dyn StateStore) {
@@ -304,9 +304,9 @@ fn an_installation_that_is_given_up_leaves_no_trace(store: &dyn StateStore) {
 fn nothing_is_missing_without_an_error(store: &dyn StateStore) {
     assert_eq!((applied(store, ONE), value(store, ONE, "a"), digest(store, ONE)), (None, None, None));
     assert!(all(store, ONE).is_empty());
-    assert!(store.replicas().expect("replicas are listed").is_empty());
+    assert!(store.replicas().expect("replicas are listed").indexes.is_empty());
     assert!(store.snapshot(ONE).expect("a snapshot is asked for").is_none());
-    assert!(store.checkpoint().expect("a checkpoint succeeds").is_empty());
+    assert!(store.checkpoint().expect("a checkpoint succeeds").indexes.is_empty());
     assert!(store.reclaim(10).expect("a step of reclaiming succeeds").is_complete);
 }
 
@@ -320,7 +320,7 @@ fn replicas_are_kept_apart(store: &dyn StateStore) {
         assert_eq!(all(store, ReplicaKey(replica)), entries(&expected));
     }
     assert_eq!(all(store, ReplicaKey(7)), entries(&[("b", "x"), ("c", "x")]));
-    let replicas = store.replicas().expect("replicas are listed");
+    let replicas = store.replicas().expect("replicas are listed").indexes;
     assert_eq!((replicas.len(), replicas[&ReplicaKey(7)], replicas[&ReplicaKey(8)]), (40, 100, 8));
 }
 

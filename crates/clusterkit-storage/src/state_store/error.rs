@@ -20,11 +20,12 @@ use crate::limits::{
 pub enum StateError {
     /// What is stored is not what was written. Nothing was changed or served. Never retry: take the replica out
     /// of every in-sync set and have it sent by another node. Damage to a page takes its whole file out of
-    /// service, with all replicas in it.
+    /// service, with all replicas in it, until [`StateStore::renew`](super::StateStore::renew).
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The disk failed. What the last checkpoint made durable still is, and all later state is in doubt; the
-    /// store refuses every later call. Stop the node. A full disk is of the kind
+    /// The disk failed. After a failed write or sync, what the last checkpoint made durable still is, and all later
+    /// state is in doubt; the store refuses every later call: stop the node. A failed read takes its file out of
+    /// service as damage does, and later calls report it as [`DamageKind::Unreadable`]. A full disk is of the kind
     /// [`StorageFull`](std::io::ErrorKind::StorageFull).
     #[error("the state store cannot go on")]
     Disk(#[from] DiskError),
@@ -170,8 +171,8 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A file is damaged, or the disk or the engine failed. With damage, keep the directory aside and have the
-    /// replicas sent by other nodes.
+    /// A file is damaged, or the disk or the engine failed. With damage, set the file aside with
+    /// [`RedbStore::set_aside`](super::RedbStore::set_aside), and have its replicas sent by other nodes.
     #[error(transparent)]
     State(#[from] StateError),
     /// A newer program wrote it. Nothing changed. Use that one.
@@ -276,4 +277,7 @@ pub enum DamageKind {
     /// The engine found that its pages contradict each other.
     #[error("the pages contradict each other")]
     Structure,
+    /// The disk failed to read the file, which is out of service since.
+    #[error("the disk failed to read the file")]
+    Unreadable,
 }

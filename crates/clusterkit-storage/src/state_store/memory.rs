@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::digest::Tally;
 use super::{
     ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, Install, InstallError, Order, Query,
-    Reclaimed, ReplicaKey, Scrubbed, Snapshot, StateError, StateStore, check_changes, check_entries,
+    Reclaimed, ReplicaKey, Replicas, Scrubbed, Snapshot, StateError, StateStore, check_changes,
+    check_entries,
 };
 use crate::limits::STATE_SCRUB_UNITS_MAX;
 
@@ -157,8 +158,9 @@ impl StateStore for MemoryStore {
         Ok(self.read(replica, |held| held.tally.at(held.applied)))
     }
 
-    fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
-        Ok(self.inner.read().iter().map(|(replica, held)| (*replica, held.applied)).collect())
+    fn replicas(&self) -> Result<Replicas, StateError> {
+        let indexes = self.inner.read().iter().map(|(replica, held)| (*replica, held.applied)).collect();
+        Ok(Replicas { indexes, damages: Vec::new() })
     }
 
     fn snapshot(&self, replica: ReplicaKey) -> Result<Option<Box<dyn Snapshot>>, StateError> {
@@ -179,11 +181,21 @@ impl StateStore for MemoryStore {
     }
 
     fn reclaim(&self, _entries_max: usize) -> Result<Reclaimed, StateError> {
-        Ok(Reclaimed { entries: 0, is_complete: true })
+        Ok(Reclaimed { is_complete: true, ..Reclaimed::default() })
     }
 
-    fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
+    fn checkpoint(&self) -> Result<Replicas, StateError> {
         self.replicas()
+    }
+
+    fn renew(&self, damage: &Damage) -> Result<(), StateError> {
+        let mut replicas = self.inner.write();
+        if let Some(replica) = damage.replica
+            && replicas.get(&replica).is_some_and(|held| held.add_up() != held.tally)
+        {
+            replicas.remove(&replica);
+        }
+        Ok(())
     }
 
     /// A replica is looked at as a whole, however many entries it has.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use clusterkit_storage::disk::{Operation, SimDisk};
 use clusterkit_storage::state_store::{
-    ApplyError, Change, InstallError, Options, RedbStore, ReplicaKey, StateError, StateStore,
+    ApplyError, Change, DamageKind, InstallError, Options, RedbStore, ReplicaKey, StateError, StateStore,
 };
 
 use crate::twin::{DIR, Step, contents, open, options, reopen, run, scripts};
@@ -91,8 +91,17 @@ fn a_failed_read_is_told_as_such() {
     let store = reopen(&disk);
     disk.fail(Operation::Read, 0);
     assert_eq!(first_error(store.get(ONE, b"1")), ErrorKind::Other);
-    assert!(matches!(store.get(ONE, b"1"), Err(StateError::Poisoned)), "its file is out of service");
+    let Err(StateError::Damaged(damage)) = store.get(ONE, b"1") else {
+        panic!("its file is out of service");
+    };
+    assert_eq!(damage.kind, DamageKind::Unreadable);
     assert_eq!(store.get(ReplicaKey(2), b"1").unwrap(), None, "other files are not concerned");
+    store.apply(ReplicaKey(2), &[], 7).unwrap();
+    let durable = store.checkpoint().unwrap();
+    assert_eq!(durable.indexes.into_iter().collect::<Vec<_>>(), [(ReplicaKey(2), 7)]);
+    assert_eq!(durable.damages[0].kind, DamageKind::Unreadable);
+    store.renew(&damage).unwrap();
+    assert_eq!(store.get(ONE, b"1").unwrap(), None, "its file is empty and in service again");
 }
 
 #[test]

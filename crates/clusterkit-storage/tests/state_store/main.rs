@@ -6,5 +6,6 @@ mod conform;
 mod crash;
 mod damage;
 mod faults;
+mod renew;
 mod shape;
 mod twin;

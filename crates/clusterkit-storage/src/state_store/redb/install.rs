@@ -73,7 +73,7 @@ pub(super) struct FileInstall {
 impl FileInstall {
     pub(super) fn begin(inner: Arc<Inner>, replica: ReplicaKey) -> Result<Self, InstallError> {
         inner.check_room_for_install(0)?;
-        let file = Arc::clone(inner.file_of(replica));
+        let file = inner.file_of(replica);
         let (generation, replaced) = file.begin_install(replica)?;
         Ok(FileInstall { inner, file, replica, generation, replaced, tally: Tally::default() })
     }

@@ -11,7 +11,9 @@ use super::pages::{Backend, Identity, Pages};
 use super::{Health, Options, RedbStore};
 use crate::disk::{Disk, SimDisk};
 use crate::limits::PAGE_BYTES;
-use crate::state_store::{Change, OpenError, ReplicaKey, Snapshot, StateError, StateStore};
+use crate::state_store::{
+    Change, DamageKind, Digest, OpenError, ReplicaKey, Snapshot, StateError, StateStore,
+};
 
 const DIR: &str = "/state";
 const KEYS: u64 = 400;
@@ -150,6 +152,26 @@ fn pages_that_contradict_each_other_never_give_a_wrong_value_or_a_panic() {
         }
     }
     assert!(damaged > 20, "{refused} of {ROUNDS} were refused, {damaged} were damaged");
+}
+
+#[test]
+fn a_damaged_row_stops_no_checkpoint() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    store.apply(ReplicaKey(1), &[], 1).unwrap();
+    store.apply(ReplicaKey(2), &[], 5).unwrap();
+    store.inner.file_of(ReplicaKey(1)).spoil_row(ReplicaKey(1)).unwrap();
+    for told in [store.checkpoint().unwrap(), store.replicas().unwrap()] {
+        assert_eq!(told.indexes.into_iter().collect::<Vec<_>>(), [(ReplicaKey(2), 5)]);
+        let [damage] = &told.damages[..] else { panic!("{:?}", told.damages) };
+        assert_eq!((damage.kind, damage.replica), (DamageKind::Row, Some(ReplicaKey(1))));
+    }
+    let Err(StateError::Damaged(damage)) = store.drop_replica(ReplicaKey(1)) else {
+        panic!("where its entries are is not known");
+    };
+    store.renew(&damage).unwrap();
+    store.install(ReplicaKey(1)).unwrap().finish(Digest::empty(9)).unwrap();
+    assert_eq!(store.checkpoint().unwrap().indexes.into_iter().collect::<Vec<_>>(), [(ReplicaKey(1), 9)]);
 }
 
 fn open_pages(disk: &SimDisk) -> Backend {
