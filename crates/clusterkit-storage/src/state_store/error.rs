@@ -41,12 +41,13 @@ pub enum StateError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// Nothing changed, and the disk has too little free space for the batch. Retry when it has more.
+    /// Nothing of the batch changed, and the disk has too little free space for it, after a checkpoint made what
+    /// it could of it. Retry when it has more.
     #[error("{free_bytes} bytes are free on the disk, and {needed_bytes} must be")]
     Full {
         /// Bytes that are free.
         free_bytes: u64,
-        /// Bytes that must be, with the headroom.
+        /// Bytes that must be, with the headroom and what the next checkpoint may write.
         needed_bytes: u64,
     },
     /// Nothing changed. That index was applied before.
@@ -99,7 +100,7 @@ pub enum InstallError {
     Full {
         /// Bytes that are free.
         free_bytes: u64,
-        /// Bytes that must be, with the headroom.
+        /// Bytes that must be, with the headroom and what the next checkpoint may write.
         needed_bytes: u64,
     },
     /// What was to be installed is older than what was applied meanwhile, and may be older than what a checkpoint

@@ -16,6 +16,8 @@
 //!   takes a replica back behind what was applied, and never takes the place of a replica that it did not begin with.
 //! - A wrong value is never served. What the disk changed or lost is reported as [`Damage`], with its place. It
 //!   stops nothing beyond its file, and [`StateStore::renew`] makes a damaged file usable again.
+//! - What is applied has room on the disk together with all that waits for the next checkpoint, or is refused before
+//!   anything of it is done. When space is low, a checkpoint is made early.
 //! - After a failed write or sync every later call is refused: stop the node, and open the store in a new process.
 //!
 //! # Digests

@@ -8,4 +8,5 @@ mod damage;
 mod faults;
 mod renew;
 mod shape;
+mod space;
 mod twin;

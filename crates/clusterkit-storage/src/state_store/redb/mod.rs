@@ -19,6 +19,7 @@ mod manifest;
 mod pages;
 mod record;
 mod renew;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use self::file::{ScanCursor, StateFile};
 use self::install::{FileInstall, FileSnapshot};
 use self::manifest::Manifest;
 use self::pages::{Identity, PageCheck, Pages};
+use self::space::{MissingRoom, Unwritten, cost_bytes};
 use super::{
     ApplyError, Change, Damage, DamageKind, Digest, Found, Install, InstallError, OpenError, Query,
     Reclaimed, ReplicaKey, Replicas, Scrubbed, Snapshot, StateError, StateStore, check_changes,
@@ -84,8 +86,10 @@ pub struct Options {
     /// How many files, up to [`STATE_FILES_MAX`]. Default [`STATE_FILES_DEFAULT`]. Writes of different files do
     /// not wait for each other, and a checkpoint costs two syncs for each that changed. Cannot change.
     pub file_count: u16,
-    /// Free bytes of the disk below which nothing more is applied, so that checkpoints and drops still can be.
-    /// Default [`STATE_HEADROOM_BYTES_DEFAULT`].
+    /// Free bytes of the disk, beside what the next checkpoint may write, below which nothing more is applied, so
+    /// that checkpoints and drops still can be. Others that write to the same disk must leave as much, and the part
+    /// of the cache that holds writes: a checkpoint for which they left no room ends the store. Default
+    /// [`STATE_HEADROOM_BYTES_DEFAULT`].
     pub headroom_bytes: u64,
     /// Whose store it is: a number that belongs to the data directory alone. Files of another store are refused.
     /// Default 0.
@@ -115,6 +119,7 @@ struct Inner {
     /// One takes the place of another only while the manifest is held.
     files: Vec<RwLock<Arc<StateFile>>>,
     health: Arc<Health>,
+    unwritten: Unwritten,
     manifest: Mutex<Manifest>,
     scrub: Mutex<ScrubCursor>,
 }
@@ -155,6 +160,7 @@ impl RedbStore {
             file_cache_bytes: cache_bytes,
             files,
             health,
+            unwritten: Unwritten::default(),
             manifest: Mutex::new(manifest),
             scrub: Mutex::default(),
         };
@@ -179,9 +185,12 @@ impl StateStore for RedbStore {
 
     fn apply(&self, replica: ReplicaKey, changes: &[Change], index: u64) -> Result<(), ApplyError> {
         let bytes = check_changes(changes)?;
-        if let Some((free_bytes, needed_bytes)) = self.inner.missing_room(bytes)? {
-            return Err(ApplyError::Full { free_bytes, needed_bytes });
-        }
+        let _admitted = match self.inner.admit(cost_bytes(changes.len(), bytes))? {
+            Ok(admitted) => admitted,
+            Err(MissingRoom { free_bytes, needed_bytes }) => {
+                return Err(ApplyError::Full { free_bytes, needed_bytes });
+            }
+        };
         self.inner.file_of(replica).apply(replica, changes, index)
     }
 
@@ -223,6 +232,7 @@ impl StateStore for RedbStore {
     }
 
     fn drop_replica(&self, replica: ReplicaKey) -> Result<(), StateError> {
+        let _admitted = self.inner.unwritten.admit(cost_bytes(0, 0));
         self.inner.file_of(replica).drop_replica(replica)
     }
 
@@ -230,7 +240,10 @@ impl StateStore for RedbStore {
         let mut left = entries_max.clamp(1, STATE_RECLAIM_ENTRIES_MAX);
         let mut reclaimed = Reclaimed::default();
         for file in self.inner.files() {
-            if let Err(error) = reclaim_file(&file, &mut left, &mut reclaimed) {
+            let before = reclaimed.entries;
+            let outcome = reclaim_file(&file, &mut left, &mut reclaimed);
+            drop(self.inner.unwritten.admit(cost_bytes(reclaimed.entries - before, 0)));
+            if let Err(error) = outcome {
                 reclaimed.damages.push(self.inner.damage_of(&file, error)?);
             }
         }
@@ -293,15 +306,6 @@ impl Inner {
         }
     }
 
-    /// Free and needed bytes, if the disk has too little for this many more. Entries cost pages around them, and
-    /// pages are written anew before the old ones are free.
-    fn missing_room(&self, bytes: usize) -> Result<Option<(u64, u64)>, StateError> {
-        self.health.check()?;
-        let needed_bytes = self.headroom_bytes.saturating_add(2 * bytes as u64);
-        let free_bytes = self.disk.free_bytes(&self.dir).map_err(|error| self.fail(error))?;
-        Ok((free_bytes < needed_bytes).then_some((free_bytes, needed_bytes)))
-    }
-
     fn sync_dir(&self) -> Result<(), StateError> {
         self.disk.sync_dir(&self.dir).map_err(|error| self.fail(error))
     }
@@ -311,6 +315,7 @@ impl Inner {
     fn checkpoint(&self) -> Result<Replicas, StateError> {
         self.health.check()?;
         let mut manifest = lock(&self.manifest);
+        let covered = self.unwritten.begin_checkpoint();
         let mut is_changed = false;
         let mut durable = Replicas::default();
         for (number, file) in self.files().enumerate() {
@@ -326,6 +331,7 @@ impl Inner {
         if is_changed {
             self.write_manifest(&manifest)?;
         }
+        self.unwritten.end_checkpoint(covered);
         Ok(durable)
     }
 
