@@ -404,7 +404,7 @@ fn guarded<T>(pages: &Pages, step: impl FnOnce() -> Result<T, Trouble>) -> Resul
     };
     match error {
         Some(error) if !is_structural(&error) => {
-            Err(pages.take_fault().unwrap_or_else(|| StateError::Engine(error)))
+            Err(pages.check().err().unwrap_or_else(|| StateError::Engine(error)))
         }
         _ => Err(pages.condemn(DamageKind::Structure)),
     }

@@ -429,8 +429,9 @@ impl State {
 
     /// Entries above the last sync are void: see the module documentation.
     fn load_entries(&mut self, file: &dyn DiskFile) -> Result<(), DiskError> {
-        let mut block = [0; PAGE_BYTES];
         for (group, entries) in (0_u64..).zip(self.entries.chunks_mut(GROUP_PAGES as usize)) {
+            // What a short file lacks stays zeros: entries of pages that were never written.
+            let mut block = [0; PAGE_BYTES];
             file.read_at(HEADERS_BYTES + group * GROUP_BYTES, &mut block)?;
             for (entry, bytes) in entries.iter_mut().zip(block.chunks_exact(ENTRY_BYTES)) {
                 let found = Entry::decode(bytes);
