@@ -7,7 +7,8 @@
 //!
 //! # What is guaranteed
 //!
-//! - [`StateStore::apply`] makes a batch and its index visible together, or nothing of it. It costs no sync.
+//! - [`StateStore::apply`] makes a batch and its index visible together, or nothing of it. It costs no sync but
+//!   where a file has to grow, and where space is low.
 //! - What was applied survives a crash from the next [`StateStore::checkpoint`] on. After a crash each replica is
 //!   as it was at the last checkpoint or at a later moment, with the index of that moment, never a mixture: so
 //!   the log is replayed from [`StateStore::applied_index`], and may be released up to what the checkpoint
@@ -257,7 +258,8 @@ pub struct Reclaimed {
 /// What a step of a scrub saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
-    /// Pages of files that it looked at.
+    /// Pages of files that it looked at. Not those that nobody has read or written since the store was opened:
+    /// what is in use of them is read with the entries, and counted the next time.
     pub pages: u64,
     /// Entries that it looked at.
     pub entries: u64,

@@ -306,6 +306,23 @@ fn a_scrub_sees_damage_behind_the_cache() {
 }
 
 #[test]
+fn a_scrub_counts_only_pages_that_it_looked_at() {
+    let store = reopen(&sample().disk);
+    let pages = || {
+        let mut pages = 0;
+        loop {
+            let step = store.scrub(500).unwrap();
+            pages += step.pages;
+            if step.is_complete {
+                return pages;
+            }
+        }
+    };
+    let (first, second) = (pages(), pages());
+    assert!(0 < first && first < second, "entries prove their pages to the next scrub: {first}, {second}");
+}
+
+#[test]
 fn a_damaged_page_is_reported_with_file_replica_and_key() {
     let sample = sample();
     let path = files(&sample.disk).remove(0);

@@ -48,7 +48,8 @@ use crate::limits::{
 /// A state store in one directory, over redb. See the [module](super) for what it guarantees.
 ///
 /// Only one may have a directory open; the caller holds a [lock](crate::disk::Disk::lock) for that. A write waits
-/// for other writes of the same file, and reads wait for nothing. Beside the caches it keeps 8 bytes of memory for
+/// for other writes of the same file. A read waits for no write as a whole, but may wait while pages of its file are
+/// being written, and while the file grows, which takes a sync. Beside the caches it keeps 8 bytes of memory for
 /// each page of 4 KiB that its files have. Dropping it makes durable what was applied, if the disk still lets it.
 ///
 /// ```
@@ -395,8 +396,9 @@ impl ScrubCursor {
     fn step_page(&mut self, file: &StateFile, scrubbed: &mut Scrubbed) -> Result<usize, StateError> {
         let page = self.page;
         self.page += 1;
-        scrubbed.pages += 1;
-        if file.pages().check_page(page)? == PageCheck::Damaged {
+        let check = file.pages().check_page(page)?;
+        scrubbed.pages += u64::from(check != PageCheck::Unproved);
+        if check == PageCheck::Damaged {
             scrubbed.damages.push(file.pages().noted(Damage::new(DamageKind::Page { page })));
         }
         Ok(1)

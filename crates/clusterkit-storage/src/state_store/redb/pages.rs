@@ -108,6 +108,8 @@ enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageCheck {
     Damaged,
+    /// Nobody looked at it: what is there may be what a crash left.
+    Unproved,
     Whole,
 }
 
@@ -243,7 +245,7 @@ impl Pages {
         let state = self.read_state();
         let mut contents = [0; PAGE_BYTES];
         if !state.is_proved(page) {
-            return Ok(PageCheck::Whole);
+            return Ok(PageCheck::Unproved);
         }
         let filled = self.file.read_at(physical(page), &mut contents)?;
         let is_whole = filled == PAGE_BYTES && state.matches(self.identity, page, &contents);
