@@ -15,7 +15,7 @@ use crate::state_store::{
 ///
 /// Where the store does not do what [`StateStore`] promises.
 pub fn state_store<S: StateStore>(mut make: impl FnMut() -> S) {
-    let checks: [Check; 14] = [
+    let checks: [Check; 16] = [
         a_batch_is_carried_out_in_order,
         a_checkpoint_says_what_was_applied,
         a_digest_says_what_a_replica_holds,
@@ -27,6 +27,8 @@ pub fn state_store<S: StateStore>(mut make: impl FnMut() -> S) {
         a_scrub_finds_nothing_wrong,
         a_snapshot_stays_as_it_is,
         an_index_is_applied_once,
+        an_installation_ends_only_in_the_replica_that_it_began_with,
+        an_installation_never_goes_back,
         an_installation_that_is_given_up_leaves_no_trace,
         nothing_is_missing_without_an_error,
         replicas_are_kept_apart,
@@ -61,12 +63,12 @@ fn a_checkpoint_says_what_was_applied(store: &dyn StateStore) {
     apply(store, TWO, 5, &[]);
     for _ in 0..2 {
         let durable = store.checkpoint().expect("a checkpoint succeeds");
-        assert_eq!(durable.into_iter().collect::<Vec<_>>(), [(ONE, 3), (TWO, 5)]);
+        assert_eq!(durable.indexes.into_iter().collect::<Vec<_>>(), [(ONE, 3), (TWO, 5)]);
     }
     apply(store, ONE, 4, &[put("a", "2")]);
     store.drop_replica(TWO).expect("a replica is dropped");
     let durable = store.checkpoint().expect("a checkpoint succeeds");
-    assert_eq!(durable.into_iter().collect::<Vec<_>>(), [(ONE, 4)]);
+    assert_eq!(durable.indexes.into_iter().collect::<Vec<_>>(), [(ONE, 4)]);
 }
 
 fn a_digest_says_what_a_replica_holds(store: &dyn StateStore) {
@@ -244,6 +246,45 @@ fn an_index_is_applied_once(store: &dyn StateStore) {
     assert_eq!(all(store, ONE), entries(&[("a", "1")]));
 }
 
+fn an_installation_ends_only_in_the_replica_that_it_began_with(store: &dyn StateStore) {
+    apply(store, ONE, 1, &[put("a", "1")]);
+    let of_dropped = store.install(ONE).expect("an installation begins");
+    let of_missing = store.install(TWO).expect("an installation begins");
+    let first = store.install(ReplicaKey(3)).expect("an installation begins");
+    let second = store.install(ReplicaKey(3)).expect("a second one may begin");
+    store.drop_replica(ONE).expect("a replica is dropped");
+    apply(store, TWO, 1, &[put("b", "2")]);
+    first.finish(Digest::empty(9)).expect("an installation ends");
+    for install in [of_dropped, of_missing, second] {
+        let refused = install.finish(Digest::empty(10));
+        assert!(matches!(refused, Err(InstallError::Replaced)), "{refused:?}");
+    }
+    let left = [ONE, TWO, ReplicaKey(3)].map(|replica| applied(store, replica));
+    assert_eq!(left, [None, Some(1), Some(9)], "what was refused changed nothing");
+    let of_dropped = store.install(TWO).expect("an installation begins");
+    store.drop_replica(TWO).expect("a replica is dropped");
+    apply(store, TWO, 1, &[]);
+    let refused = of_dropped.finish(Digest::empty(10));
+    assert!(matches!(refused, Err(InstallError::Replaced)), "one that came back is another: {refused:?}");
+    while !store.reclaim(9).expect("a step of reclaiming succeeds").is_complete {}
+    assert_eq!(applied(store, TWO), Some(1));
+}
+
+fn an_installation_never_goes_back(store: &dyn StateStore) {
+    apply(store, ONE, 90, &[put("a", "1")]);
+    let older = store.install(ONE).expect("an installation begins");
+    let mut equal = store.install(ONE).expect("a second one may begin");
+    apply(store, ONE, 150, &[put("a", "2")]);
+    store.checkpoint().expect("a checkpoint succeeds");
+    let refused = older.finish(Digest::empty(100));
+    assert!(matches!(refused, Err(InstallError::Outdated { index: 100, applied: 150 })), "{refused:?}");
+    assert_eq!((applied(store, ONE), all(store, ONE)), (Some(150), entries(&[("a", "2")])));
+    equal.push(&all(store, ONE)).expect("entries are pushed");
+    let expected = digest(store, ONE).expect("the replica is there");
+    equal.finish(expected).expect("the same index goes back nowhere, and heals what is damaged");
+    assert_eq!((digest(store, ONE), all(store, ONE)), (Some(expected), entries(&[("a", "2")])));
+}
+
 fn an_installation_that_is_given_up_leaves_no_trace(store: &dyn StateStore) {
     apply(store, ONE, 2, &[put("a", "1")]);
     let before = digest(store, ONE).expect("the replica is there");
@@ -263,9 +304,9 @@ fn an_installation_that_is_given_up_leaves_no_trace(store: &dyn StateStore) {
 fn nothing_is_missing_without_an_error(store: &dyn StateStore) {
     assert_eq!((applied(store, ONE), value(store, ONE, "a"), digest(store, ONE)), (None, None, None));
     assert!(all(store, ONE).is_empty());
-    assert!(store.replicas().expect("replicas are listed").is_empty());
+    assert!(store.replicas().expect("replicas are listed").indexes.is_empty());
     assert!(store.snapshot(ONE).expect("a snapshot is asked for").is_none());
-    assert!(store.checkpoint().expect("a checkpoint succeeds").is_empty());
+    assert!(store.checkpoint().expect("a checkpoint succeeds").indexes.is_empty());
     assert!(store.reclaim(10).expect("a step of reclaiming succeeds").is_complete);
 }
 
@@ -279,7 +320,7 @@ fn replicas_are_kept_apart(store: &dyn StateStore) {
         assert_eq!(all(store, ReplicaKey(replica)), entries(&expected));
     }
     assert_eq!(all(store, ReplicaKey(7)), entries(&[("b", "x"), ("c", "x")]));
-    let replicas = store.replicas().expect("replicas are listed");
+    let replicas = store.replicas().expect("replicas are listed").indexes;
     assert_eq!((replicas.len(), replicas[&ReplicaKey(7)], replicas[&ReplicaKey(8)]), (40, 100, 8));
 }
 

@@ -20,11 +20,12 @@ use crate::limits::{
 pub enum StateError {
     /// What is stored is not what was written. Nothing was changed or served. Never retry: take the replica out
     /// of every in-sync set and have it sent by another node. Damage to a page takes its whole file out of
-    /// service, with all replicas in it.
+    /// service, with all replicas in it, until [`StateStore::renew`](super::StateStore::renew).
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The disk failed. What the last checkpoint made durable still is, and all later state is in doubt; the
-    /// store refuses every later call. Stop the node. A full disk is of the kind
+    /// The disk failed. After a failed write or sync, what the last checkpoint made durable still is, and all later
+    /// state is in doubt; the store refuses every later call: stop the node. A failed read takes its file out of
+    /// service as damage does, and later calls report it as [`DamageKind::Unreadable`]. A full disk is of the kind
     /// [`StorageFull`](std::io::ErrorKind::StorageFull).
     #[error("the state store cannot go on")]
     Disk(#[from] DiskError),
@@ -40,12 +41,13 @@ pub enum StateError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// Nothing changed, and the disk has too little free space for the batch. Retry when it has more.
+    /// Nothing of the batch changed, and the disk has too little free space for it, after a checkpoint made what
+    /// it could of it. Retry when it has more.
     #[error("{free_bytes} bytes are free on the disk, and {needed_bytes} must be")]
     Full {
         /// Bytes that are free.
         free_bytes: u64,
-        /// Bytes that must be, with the headroom.
+        /// Bytes that must be, with the headroom and what the next checkpoint may write.
         needed_bytes: u64,
     },
     /// Nothing changed. That index was applied before.
@@ -98,9 +100,22 @@ pub enum InstallError {
     Full {
         /// Bytes that are free.
         free_bytes: u64,
-        /// Bytes that must be, with the headroom.
+        /// Bytes that must be, with the headroom and what the next checkpoint may write.
         needed_bytes: u64,
     },
+    /// What was to be installed is older than what was applied meanwhile, and may be older than what a checkpoint
+    /// told the log. Have a newer state sent.
+    #[error("a state as of entry {index} comes before {applied}, which is applied")]
+    Outdated {
+        /// The index of what was to be installed.
+        index: u64,
+        /// What was applied.
+        applied: u64,
+    },
+    /// The replica is not the one of which the installation began: it was created, dropped or replaced since.
+    /// Begin again if it is still wanted.
+    #[error("the replica was created, dropped or replaced since the installation began")]
+    Replaced,
     /// The store failed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -157,8 +172,8 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A file is damaged, or the disk or the engine failed. With damage, keep the directory aside and have the
-    /// replicas sent by other nodes.
+    /// A file is damaged, or the disk or the engine failed. With damage, set the file aside with
+    /// [`RedbStore::set_aside`](super::RedbStore::set_aside), and have its replicas sent by other nodes.
     #[error(transparent)]
     State(#[from] StateError),
     /// A newer program wrote it. Nothing changed. Use that one.
@@ -263,4 +278,7 @@ pub enum DamageKind {
     /// The engine found that its pages contradict each other.
     #[error("the pages contradict each other")]
     Structure,
+    /// The disk failed to read the file, which is out of service since.
+    #[error("the disk failed to read the file")]
+    Unreadable,
 }

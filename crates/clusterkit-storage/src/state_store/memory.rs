@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use super::digest::Tally;
 use super::{
     ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, Install, InstallError, Order, Query,
-    Reclaimed, ReplicaKey, Scrubbed, Snapshot, StateError, StateStore, check_changes, check_entries,
+    Reclaimed, ReplicaKey, Replicas, Scrubbed, Snapshot, StateError, StateStore, check_changes,
+    check_entries,
 };
 use crate::limits::STATE_SCRUB_UNITS_MAX;
 
@@ -25,12 +27,15 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     replicas: RwLock<BTreeMap<ReplicaKey, Replica>>,
+    life_next: AtomicU64,
     /// Behind which replica the scrub goes on.
     scrub: Mutex<Option<ReplicaKey>>,
 }
 
 #[derive(Clone, Debug)]
 struct Replica {
+    /// Tells it from one that had the same key before.
+    life: u64,
     applied: u64,
     tally: Tally,
     entries: Arc<BTreeMap<Bytes, Bytes>>,
@@ -52,14 +57,18 @@ impl Inner {
         self.replicas.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn next_life(&self) -> u64 {
+        self.life_next.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<ReplicaKey, Replica>> {
         self.replicas.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Replica {
-    fn new(applied: u64) -> Self {
-        Replica { applied, tally: Tally::default(), entries: Arc::default() }
+    fn new(life: u64) -> Self {
+        Replica { life, applied: 0, tally: Tally::default(), entries: Arc::default() }
     }
 
     fn carry_out(&mut self, change: &Change) {
@@ -126,7 +135,7 @@ impl StateStore for MemoryStore {
         {
             return Err(ApplyError::NotNewer { index, applied });
         }
-        let held = replicas.entry(replica).or_insert_with(|| Replica::new(index));
+        let held = replicas.entry(replica).or_insert_with(|| Replica::new(self.inner.next_life()));
         changes.iter().for_each(|change| held.carry_out(change));
         held.applied = index;
         Ok(())
@@ -149,8 +158,9 @@ impl StateStore for MemoryStore {
         Ok(self.read(replica, |held| held.tally.at(held.applied)))
     }
 
-    fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
-        Ok(self.inner.read().iter().map(|(replica, held)| (*replica, held.applied)).collect())
+    fn replicas(&self) -> Result<Replicas, StateError> {
+        let indexes = self.inner.read().iter().map(|(replica, held)| (*replica, held.applied)).collect();
+        Ok(Replicas { indexes, damages: Vec::new() })
     }
 
     fn snapshot(&self, replica: ReplicaKey) -> Result<Option<Box<dyn Snapshot>>, StateError> {
@@ -160,7 +170,9 @@ impl StateStore for MemoryStore {
 
     fn install(&self, replica: ReplicaKey) -> Result<Box<dyn Install>, InstallError> {
         let inner = Arc::clone(&self.inner);
-        Ok(Box::new(MemoryInstall { inner, replica, pushed: Replica::new(0) }))
+        let replaced = self.read(replica, |held| held.life);
+        let pushed = Replica::new(inner.next_life());
+        Ok(Box::new(MemoryInstall { inner, replica, replaced, pushed }))
     }
 
     fn drop_replica(&self, replica: ReplicaKey) -> Result<(), StateError> {
@@ -169,11 +181,21 @@ impl StateStore for MemoryStore {
     }
 
     fn reclaim(&self, _entries_max: usize) -> Result<Reclaimed, StateError> {
-        Ok(Reclaimed { entries: 0, is_complete: true })
+        Ok(Reclaimed { is_complete: true, ..Reclaimed::default() })
     }
 
-    fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
+    fn checkpoint(&self) -> Result<Replicas, StateError> {
         self.replicas()
+    }
+
+    fn renew(&self, damage: &Damage) -> Result<(), StateError> {
+        let mut replicas = self.inner.write();
+        if let Some(replica) = damage.replica
+            && replicas.get(&replica).is_some_and(|held| held.add_up() != held.tally)
+        {
+            replicas.remove(&replica);
+        }
+        Ok(())
     }
 
     /// A replica is looked at as a whole, however many entries it has.
@@ -227,6 +249,8 @@ impl Snapshot for MemorySnapshot {
 struct MemoryInstall {
     inner: Arc<Inner>,
     replica: ReplicaKey,
+    /// The life that it may replace.
+    replaced: Option<u64>,
     pushed: Replica,
 }
 
@@ -244,7 +268,14 @@ impl Install for MemoryInstall {
                 InstallError::Different { pushed: pushed.tally.entries, expected: expected.entries };
             return Err(different);
         }
-        self.inner.write().insert(self.replica, pushed);
+        let mut replicas = self.inner.write();
+        match replicas.get(&self.replica) {
+            old if old.map(|old| old.life) != self.replaced => return Err(InstallError::Replaced),
+            Some(old) if old.applied > pushed.applied => {
+                return Err(InstallError::Outdated { index: pushed.applied, applied: old.applied });
+            }
+            _ => replicas.insert(self.replica, pushed),
+        };
         Ok(())
     }
 }

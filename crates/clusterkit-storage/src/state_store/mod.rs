@@ -7,13 +7,18 @@
 //!
 //! # What is guaranteed
 //!
-//! - [`StateStore::apply`] makes a batch and its index visible together, or nothing of it. It costs no sync.
+//! - [`StateStore::apply`] makes a batch and its index visible together, or nothing of it. It costs no sync but
+//!   where a file has to grow, and where space is low.
 //! - What was applied survives a crash from the next [`StateStore::checkpoint`] on. After a crash each replica is
 //!   as it was at the last checkpoint or at a later moment, with the index of that moment, never a mixture: so
 //!   the log is replayed from [`StateStore::applied_index`], and may be released up to what the checkpoint
 //!   returned. The same goes for [`Install::finish`] and [`StateStore::drop_replica`].
-//! - An installation that did not end is never visible, and neither is one that a crash ended.
-//! - A wrong value is never served. What the disk changed or lost is reported as [`Damage`], with its place.
+//! - An installation that did not end is never visible, and neither is one that a crash ended. One that ends never
+//!   takes a replica back behind what was applied, and never takes the place of a replica that it did not begin with.
+//! - A wrong value is never served. What the disk changed or lost is reported as [`Damage`], with its place. It
+//!   stops nothing beyond its file, and [`StateStore::renew`] makes a damaged file usable again.
+//! - What is applied has room on the disk together with all that waits for the next checkpoint, or is refused before
+//!   anything of it is done. When space is low, a checkpoint is made early.
 //! - After a failed write or sync every later call is refused: stop the node, and open the store in a new process.
 //!
 //! # Digests
@@ -68,15 +73,15 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
     /// a [`StateStore::get`]. Nothing if the replica is missing.
     fn digest(&self, replica: ReplicaKey) -> Result<Option<Digest>, StateError>;
 
-    /// The replicas, in order, with what was applied to each.
-    fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError>;
+    /// The replicas, with what was applied to each.
+    fn replicas(&self) -> Result<Replicas, StateError>;
 
     /// A view of a replica as it is now, to be read piece by piece while writes go on. What is replaced or
     /// removed meanwhile takes up space until the view is dropped. Nothing if the replica is missing.
     fn snapshot(&self, replica: ReplicaKey) -> Result<Option<Box<dyn Snapshot>>, StateError>;
 
-    /// Begins to replace all of a replica by what another node sends. The replica stays as it is, and may be
-    /// written, until [`Install::finish`].
+    /// Begins to replace all of a replica by what another node sends, or to create it. The replica stays as it is,
+    /// and may be written, until [`Install::finish`].
     fn install(&self, replica: ReplicaKey) -> Result<Box<dyn Install>, InstallError>;
 
     /// Removes a replica at once; its space comes back by [`StateStore::reclaim`]. Fine if it is missing.
@@ -84,12 +89,22 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
 
     /// Frees up to `entries_max` entries (at most
     /// [`STATE_RECLAIM_ENTRIES_MAX`](crate::limits::STATE_RECLAIM_ENTRIES_MAX)) of replicas that were dropped or
-    /// replaced, and of installations that did not end.
+    /// replaced, and of installations that did not end. What is damaged is passed by and reported.
     fn reclaim(&self, entries_max: usize) -> Result<Reclaimed, StateError>;
 
     /// Makes everything durable that was applied before the call. Says what is durable now for each replica:
-    /// the log is not needed up to there.
-    fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError>;
+    /// the log is not needed up to there. What is damaged is passed by and reported, and of it nothing is said.
+    fn checkpoint(&self) -> Result<Replicas, StateError>;
+
+    /// Gives up what is damaged, so that other nodes can send it again: the replica that was damaged is missing from
+    /// then on, and on disk all replicas that share its file. Damage of an entry or of a digest needs no more than to
+    /// drop or to install its replica.
+    ///
+    /// Take the replicas out of every in-sync set first, and stop whoever applies to them: a batch that comes later
+    /// would create its replica with nothing else in it. On disk the damaged file is kept under another name, with
+    /// `damaged` at its end, in the place of an earlier one; it may be removed. Nothing happens if the damage is of a
+    /// file or replica that was renewed or replaced since, so a retry does no harm.
+    fn renew(&self, damage: &Damage) -> Result<(), StateError>;
 
     /// Looks at the next `units_max` pages and entries (at most
     /// [`STATE_SCRUB_UNITS_MAX`](crate::limits::STATE_SCRUB_UNITS_MAX)) of everything that is stored, going on
@@ -113,7 +128,8 @@ pub trait Install: Send + fmt::Debug {
     fn push(&mut self, entries: &[(Bytes, Bytes)]) -> Result<(), InstallError>;
 
     /// Replaces the replica by what was pushed, if that is what `expected` says. All reads that begin
-    /// later see the new state.
+    /// later see the new state. The index may be that of the replica or above. A replica that was missing when the
+    /// installation began must still be, and one that was there must not have been dropped or replaced.
     fn finish(self: Box<Self>, expected: Digest) -> Result<(), InstallError>;
 }
 
@@ -211,19 +227,39 @@ pub struct Found {
     pub is_complete: bool,
 }
 
+/// Replicas of a store, with the index of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// The index of each replica that is whole, as far as it was looked at.
+    pub indexes: BTreeMap<ReplicaKey, u64>,
+    /// What is damaged. The owner takes the replicas named, or all of the file, out of every in-sync set. They may
+    /// be missing from `indexes`, which does not mean that they were dropped.
+    pub damages: Vec<Damage>,
+}
+
+impl Replicas {
+    fn append(&mut self, mut more: Replicas) {
+        self.indexes.append(&mut more.indexes);
+        self.damages.append(&mut more.damages);
+    }
+}
+
 /// What a step of reclaiming did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimed {
     /// Entries that it removed.
     pub entries: usize,
-    /// Whether nothing is left to reclaim.
+    /// What is damaged and was passed by.
+    pub damages: Vec<Damage>,
+    /// Whether nothing is left that can be reclaimed.
     pub is_complete: bool,
 }
 
 /// What a step of a scrub saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
-    /// Pages of files that it looked at.
+    /// Pages of files that it looked at. Not those that nobody has read or written since the store was opened:
+    /// what is in use of them is read with the entries, and counted the next time.
     pub pages: u64,
     /// Entries that it looked at.
     pub entries: u64,

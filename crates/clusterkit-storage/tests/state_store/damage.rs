@@ -31,19 +31,24 @@ enum Harm {
 }
 
 /// A disk with a store, an older copy of it, and what it holds.
-struct Sample {
-    disk: SimDisk,
+pub(crate) struct Sample {
+    pub(crate) disk: SimDisk,
     old: SimDisk,
-    held: BTreeMap<ReplicaKey, Held>,
+    pub(crate) held: BTreeMap<ReplicaKey, Held>,
 }
 
-fn put(key: u64, round: u64) -> Change {
+pub(crate) fn put(key: u64, round: u64) -> Change {
     let length = if key.is_multiple_of(17) { 9_000 } else { 20 + key as usize % 90 };
     let value = format!("{key} {round} ").into_bytes().into_iter().cycle().take(length).collect();
     Change::Put { key: Bytes::from(format!("key {key:05}")), value }
 }
 
-fn apply(store: &RedbStore, twin: &mut BTreeMap<ReplicaKey, Held>, replica: u64, changes: &[Change]) {
+pub(crate) fn apply(
+    store: &RedbStore,
+    twin: &mut BTreeMap<ReplicaKey, Held>,
+    replica: u64,
+    changes: &[Change],
+) {
     let held = twin.entry(ReplicaKey(replica)).or_default();
     held.applied += 1;
     changes.iter().for_each(|change| held.carry_out(change));
@@ -51,7 +56,7 @@ fn apply(store: &RedbStore, twin: &mut BTreeMap<ReplicaKey, Held>, replica: u64,
 }
 
 /// A store that went through checkpoints and drops, until the power went.
-fn sample() -> Sample {
+pub(crate) fn sample() -> Sample {
     sample_that(|disk, store| {
         disk.crash_clean();
         drop(store);
@@ -60,7 +65,7 @@ fn sample() -> Sample {
 
 /// Like [`sample`], of a store that was closed, which changes its files once more.
 fn closed_sample() -> Sample {
-    sample_that(|_, store| store.close().unwrap())
+    sample_that(|_, store| drop(store.close().unwrap()))
 }
 
 fn sample_that(ends: impl FnOnce(&SimDisk, RedbStore)) -> Sample {
@@ -94,7 +99,7 @@ fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(Path::new(DIR)).unwrap().iter().map(|name| Path::new(DIR).join(name)).collect()
 }
 
-fn bytes(disk: &SimDisk, path: &Path) -> Vec<u8> {
+pub(crate) fn bytes(disk: &SimDisk, path: &Path) -> Vec<u8> {
     let file = disk.open(path, OpenMode::Read).unwrap();
     let mut bytes = vec![0; file.length().unwrap() as usize];
     file.read_at(0, &mut bytes).unwrap();
@@ -298,6 +303,23 @@ fn a_scrub_sees_damage_behind_the_cache() {
     }
     assert!(seen > 20, "{seen} pages are in use");
     assert_eq!(scrubbed(&store), []);
+}
+
+#[test]
+fn a_scrub_counts_only_pages_that_it_looked_at() {
+    let store = reopen(&sample().disk);
+    let pages = || {
+        let mut pages = 0;
+        loop {
+            let step = store.scrub(500).unwrap();
+            pages += step.pages;
+            if step.is_complete {
+                return pages;
+            }
+        }
+    };
+    let (first, second) = (pages(), pages());
+    assert!(0 < first && first < second, "entries prove their pages to the next scrub: {first}, {second}");
 }
 
 #[test]

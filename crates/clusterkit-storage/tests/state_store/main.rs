@@ -6,5 +6,7 @@ mod conform;
 mod crash;
 mod damage;
 mod faults;
+mod renew;
 mod shape;
+mod space;
 mod twin;

@@ -1,6 +1,6 @@
 //! One file of a store: an engine over checked pages, and the replicas in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::mem;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,8 @@ use super::pages::{Backend, Pages};
 use super::record::{Generation, Row, copied, key_of, seal, unseal};
 use crate::state_store::digest::Tally;
 use crate::state_store::{
-    ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, Order, Query, ReplicaKey, StateError,
+    ApplyError, Change, Damage, DamageKind, Digest, Found, Gathered, InstallError, Order, Query, ReplicaKey,
+    Replicas, StateError,
 };
 
 type Bytewise = &'static [u8];
@@ -47,7 +48,7 @@ pub(super) struct StateFile {
     /// Generations of installations that may still end.
     installing: Mutex<BTreeSet<Generation>>,
     changed: AtomicBool,
-    durable: Mutex<BTreeMap<ReplicaKey, u64>>,
+    durable: Mutex<Replicas>,
 }
 
 /// Why a step in the engine stopped.
@@ -175,8 +176,14 @@ impl StateFile {
         Ok(row.map(|row| row.digest()))
     }
 
-    pub(super) fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
-        self.read(|view| applied_of(&view.rows()?))
+    pub(super) fn replicas(&self) -> Result<Replicas, StateError> {
+        Ok(self.with_path(self.read(|view| applied_of(&view.rows()?))?))
+    }
+
+    /// Names the file in damages that were seen without failing.
+    fn with_path(&self, mut replicas: Replicas) -> Replicas {
+        replicas.damages = replicas.damages.into_iter().map(|damage| self.pages.noted(damage)).collect();
+        replicas
     }
 
     /// A view that stays as it is, and the row in it.
@@ -198,15 +205,19 @@ impl StateFile {
         self.run(|_| step(view))
     }
 
-    /// Begins a generation that no reader sees.
-    pub(super) fn begin_install(&self) -> Result<Generation, StateError> {
+    /// Begins a generation that no reader sees. Says which one it may replace.
+    pub(super) fn begin_install(
+        &self,
+        replica: ReplicaKey,
+    ) -> Result<(Generation, Option<Generation>), StateError> {
         let generation = self.next_generation();
         lock(&self.installing).insert(generation);
         let begun = self.write(|transaction| {
+            let old = row_of(&transaction.open_table(ROWS)?, replica)?;
             transaction.open_table(GARBAGE)?.insert(generation.0, ())?;
-            Ok(generation)
+            Ok((generation, old.map(|row| row.generation)))
         });
-        begun.inspect_err(|_| self.end_install(generation))
+        begun.inspect_err(|_| self.end_install(generation)).map_err(|error| named(error, replica, None))
     }
 
     pub(super) fn push_installed(
@@ -224,18 +235,28 @@ impl StateFile {
         })
     }
 
-    /// Lets readers see a generation instead of the old one.
-    pub(super) fn finish_install(&self, replica: ReplicaKey, row: Row) -> Result<(), StateError> {
-        self.write(|transaction| {
+    /// Lets readers see a generation instead of the old one, unless another took its place or went further.
+    pub(super) fn finish_install(
+        &self,
+        replica: ReplicaKey,
+        replaced: Option<Generation>,
+        row: Row,
+    ) -> Result<(), InstallError> {
+        let finished = self.write(|transaction| {
             let mut rows = transaction.open_table(ROWS)?;
+            let old = row_of(&rows, replica)?;
+            if let Err(refusal) = check_successor(old, replaced, row.applied) {
+                return Ok(Err(refusal));
+            }
             let mut garbage = transaction.open_table(GARBAGE)?;
             garbage.remove(row.generation.0)?;
-            if let Some(old) = row_of(&rows, replica)? {
+            if let Some(old) = old {
                 garbage.insert(old.generation.0, ())?;
             }
             rows.insert(replica.0, &row.encode(replica)[..])?;
-            Ok(())
-        })
+            Ok(Ok(()))
+        });
+        finished.map_err(|error| named(error, replica, None))?
     }
 
     /// The installation ended, well or not.
@@ -297,18 +318,29 @@ impl StateFile {
         if durable.is_err() {
             self.changed.store(true, Ordering::Release);
         }
-        *lock(&self.durable) = durable?;
+        *lock(&self.durable) = self.with_path(durable?);
         Ok(true)
     }
 
     /// What the last checkpoint made durable.
-    pub(super) fn durable(&self) -> BTreeMap<ReplicaKey, u64> {
+    pub(super) fn durable(&self) -> Replicas {
         lock(&self.durable).clone()
     }
 
     /// Checks entries, replica by replica, from where the cursor is.
     pub(super) fn scan(&self, cursor: &mut ScanCursor, entries_max: usize) -> Result<Scanned, StateError> {
-        self.read(|view| view.scan(cursor, entries_max))
+        let mut scanned = self.read(|view| view.scan(cursor, entries_max))?;
+        scanned.damages = scanned.damages.into_iter().map(|damage| self.pages.noted(damage)).collect();
+        Ok(scanned)
+    }
+
+    /// Makes the row of a replica one that no store wrote.
+    #[cfg(test)]
+    pub(super) fn spoil_row(&self, replica: ReplicaKey) -> Result<(), StateError> {
+        self.write(|transaction| {
+            transaction.open_table(ROWS)?.insert(replica.0, &b"spoiled"[..])?;
+            Ok(())
+        })
     }
 
     /// Leaves the engine as it is, so that it writes nothing more.
@@ -365,14 +397,14 @@ fn guarded<T>(pages: &Pages, step: impl FnOnce() -> Result<T, Trouble>) -> Resul
     let error = match catch_unwind(AssertUnwindSafe(step)) {
         Ok(Ok(result)) => return Ok(result),
         Ok(Err(Trouble::Damaged(damage))) => {
-            return Err(Damage { path: Some(pages.path().into()), ..damage }.into());
+            return Err(pages.noted(damage).into());
         }
         Ok(Err(Trouble::Engine(error))) => Some(error),
         Err(_) => None,
     };
     match error {
         Some(error) if !is_structural(&error) => {
-            Err(pages.take_fault().unwrap_or_else(|| StateError::Engine(error)))
+            Err(pages.check().err().unwrap_or_else(|| StateError::Engine(error)))
         }
         _ => Err(pages.condemn(DamageKind::Structure)),
     }
@@ -408,7 +440,7 @@ fn make_tables(database: &Database) -> Result<(), Trouble> {
 }
 
 /// Finds which generation is free, and what is applied to each replica.
-fn recover(database: &Database) -> Result<(u64, BTreeMap<ReplicaKey, u64>), Trouble> {
+fn recover(database: &Database) -> Result<(u64, Replicas), Trouble> {
     let view = database.begin_read()?;
     view.open_table(ENTRIES)?;
     let garbage = view.open_table(GARBAGE)?;
@@ -426,15 +458,26 @@ fn row_of(rows: &impl ReadableTable<u64, Bytewise>, replica: ReplicaKey) -> Resu
     Ok(row.map(|row| Row::decode(replica, row.value())).transpose()?)
 }
 
-fn applied_of(rows: &impl ReadableTable<u64, Bytewise>) -> Result<BTreeMap<ReplicaKey, u64>, Trouble> {
+fn check_successor(old: Option<Row>, replaced: Option<Generation>, index: u64) -> Result<(), InstallError> {
+    match old {
+        old if old.map(|row| row.generation) != replaced => Err(InstallError::Replaced),
+        Some(Row { applied, .. }) if applied > index => Err(InstallError::Outdated { index, applied }),
+        _ => Ok(()),
+    }
+}
+
+fn applied_of(rows: &impl ReadableTable<u64, Bytewise>) -> Result<Replicas, Trouble> {
     check_rows(rows)?;
-    let mut applied = BTreeMap::new();
+    let mut replicas = Replicas::default();
     for entry in rows.iter()? {
         let (replica, row) = entry?;
         let replica = ReplicaKey(replica.value());
-        applied.insert(replica, Row::decode(replica, row.value())?.applied);
+        match Row::decode(replica, row.value()) {
+            Ok(row) => drop(replicas.indexes.insert(replica, row.applied)),
+            Err(damage) => replicas.damages.push(damage),
+        }
     }
-    Ok(applied)
+    Ok(replicas)
 }
 
 /// The table knows how many rows it has, so that none is missing unseen.

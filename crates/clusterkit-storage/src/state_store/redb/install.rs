@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::file::{StateFile, View};
 use super::record::{Generation, Row};
+use super::space::{Admitted, MissingRoom, cost_bytes};
 use super::{Health, Inner};
 use crate::state_store::digest::Tally;
 use crate::state_store::{
@@ -65,15 +66,18 @@ pub(super) struct FileInstall {
     file: Arc<StateFile>,
     replica: ReplicaKey,
     generation: Generation,
+    /// The generation that it may replace.
+    replaced: Option<Generation>,
     tally: Tally,
 }
 
 impl FileInstall {
     pub(super) fn begin(inner: Arc<Inner>, replica: ReplicaKey) -> Result<Self, InstallError> {
-        inner.check_room_for_install(0)?;
-        let file = Arc::clone(inner.file_of(replica));
-        let generation = file.begin_install()?;
-        Ok(FileInstall { inner, file, replica, generation, tally: Tally::default() })
+        let file = inner.file_of(replica);
+        let admitted = inner.admit_install(0, 0)?;
+        let (generation, replaced) = file.begin_install(replica)?;
+        drop(admitted);
+        Ok(FileInstall { inner, file, replica, generation, replaced, tally: Tally::default() })
     }
 }
 
@@ -86,7 +90,7 @@ impl fmt::Debug for FileInstall {
 impl Install for FileInstall {
     fn push(&mut self, entries: &[(Bytes, Bytes)]) -> Result<(), InstallError> {
         let bytes = check_entries(entries)?;
-        self.inner.check_room_for_install(bytes)?;
+        let _admitted = self.inner.admit_install(entries.len(), bytes)?;
         self.tally = self.file.push_installed((self.replica, self.generation), entries, self.tally)?;
         Ok(())
     }
@@ -95,8 +99,9 @@ impl Install for FileInstall {
         if self.tally.at(expected.applied_index) != expected {
             return Err(InstallError::Different { pushed: self.tally.entries, expected: expected.entries });
         }
+        let _admitted = self.inner.unwritten.admit(cost_bytes(0, 0));
         let row = Row { generation: self.generation, applied: expected.applied_index, tally: self.tally };
-        Ok(self.file.finish_install(self.replica, row)?)
+        self.file.finish_install(self.replica, self.replaced, row)
     }
 }
 
@@ -107,11 +112,10 @@ impl Drop for FileInstall {
 }
 
 impl Inner {
-    fn check_room_for_install(&self, bytes: usize) -> Result<(), InstallError> {
-        match self.missing_room(bytes)? {
-            None => Ok(()),
-            Some((free_bytes, needed_bytes)) => Err(InstallError::Full { free_bytes, needed_bytes }),
-        }
+    fn admit_install(&self, entries: usize, bytes: usize) -> Result<Admitted<'_>, InstallError> {
+        self.admit(cost_bytes(entries, bytes))?.map_err(|MissingRoom { free_bytes, needed_bytes }| {
+            InstallError::Full { free_bytes, needed_bytes }
+        })
     }
 }
 

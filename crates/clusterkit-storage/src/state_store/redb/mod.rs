@@ -18,13 +18,14 @@ mod install;
 mod manifest;
 mod pages;
 mod record;
+mod renew;
+mod space;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -32,9 +33,10 @@ use self::file::{ScanCursor, StateFile};
 use self::install::{FileInstall, FileSnapshot};
 use self::manifest::Manifest;
 use self::pages::{Identity, PageCheck, Pages};
+use self::space::{MissingRoom, Unwritten, cost_bytes};
 use super::{
     ApplyError, Change, Damage, DamageKind, Digest, Found, Install, InstallError, OpenError, Query,
-    Reclaimed, ReplicaKey, Scrubbed, Snapshot, StateError, StateStore, check_changes,
+    Reclaimed, ReplicaKey, Replicas, Scrubbed, Snapshot, StateError, StateStore, check_changes,
 };
 use crate::checked::WriteFileError;
 use crate::disk::{Disk, DiskError};
@@ -46,7 +48,8 @@ use crate::limits::{
 /// A state store in one directory, over redb. See the [module](super) for what it guarantees.
 ///
 /// Only one may have a directory open; the caller holds a [lock](crate::disk::Disk::lock) for that. A write waits
-/// for other writes of the same file, and reads wait for nothing. Beside the caches it keeps 8 bytes of memory for
+/// for other writes of the same file. A read waits for no write as a whole, but may wait while pages of its file are
+/// being written, and while the file grows, which takes a sync. Beside the caches it keeps 8 bytes of memory for
 /// each page of 4 KiB that its files have. Dropping it makes durable what was applied, if the disk still lets it.
 ///
 /// ```
@@ -84,8 +87,10 @@ pub struct Options {
     /// How many files, up to [`STATE_FILES_MAX`]. Default [`STATE_FILES_DEFAULT`]. Writes of different files do
     /// not wait for each other, and a checkpoint costs two syncs for each that changed. Cannot change.
     pub file_count: u16,
-    /// Free bytes of the disk below which nothing more is applied, so that checkpoints and drops still can be.
-    /// Default [`STATE_HEADROOM_BYTES_DEFAULT`].
+    /// Free bytes of the disk, beside what the next checkpoint may write, below which nothing more is applied, so
+    /// that checkpoints and drops still can be. Others that write to the same disk must leave as much, and the part
+    /// of the cache that holds writes: a checkpoint for which they left no room ends the store. Default
+    /// [`STATE_HEADROOM_BYTES_DEFAULT`].
     pub headroom_bytes: u64,
     /// Whose store it is: a number that belongs to the data directory alone. Files of another store are refused.
     /// Default 0.
@@ -111,8 +116,11 @@ struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     headroom_bytes: u64,
-    files: Vec<Arc<StateFile>>,
+    file_cache_bytes: usize,
+    /// One takes the place of another only while the manifest is held.
+    files: Vec<RwLock<Arc<StateFile>>>,
     health: Arc<Health>,
+    unwritten: Unwritten,
     manifest: Mutex<Manifest>,
     scrub: Mutex<ScrubCursor>,
 }
@@ -142,7 +150,7 @@ impl RedbStore {
         let cache_bytes = cache_bytes.max(STATE_FILE_CACHE_BYTES_MIN);
         let open = |(file, synced): (u16, &u32)| {
             let pages = open_pages(&*disk, dir, Identity { store: options.store, file }, *synced, &health)?;
-            Ok(Arc::new(StateFile::open(pages, cache_bytes)?))
+            Ok(RwLock::new(Arc::new(StateFile::open(pages, cache_bytes)?)))
         };
         let files = (0_u16..).zip(&manifest.synced).map(open).collect::<Result<_, OpenError>>()?;
         let is_new = manifest.synced.contains(&0);
@@ -150,8 +158,10 @@ impl RedbStore {
             disk,
             dir: dir.to_path_buf(),
             headroom_bytes: options.headroom_bytes,
+            file_cache_bytes: cache_bytes,
             files,
             health,
+            unwritten: Unwritten::default(),
             manifest: Mutex::new(manifest),
             scrub: Mutex::default(),
         };
@@ -163,10 +173,9 @@ impl RedbStore {
     }
 
     /// Makes everything durable and closes the files. Views and installations that are still held keep theirs
-    /// open until they are dropped.
-    pub fn close(self) -> Result<(), StateError> {
-        self.inner.checkpoint()?;
-        Ok(())
+    /// open until they are dropped. Says what [`StateStore::checkpoint`] says.
+    pub fn close(self) -> Result<Replicas, StateError> {
+        self.inner.checkpoint()
     }
 }
 
@@ -177,9 +186,12 @@ impl StateStore for RedbStore {
 
     fn apply(&self, replica: ReplicaKey, changes: &[Change], index: u64) -> Result<(), ApplyError> {
         let bytes = check_changes(changes)?;
-        if let Some((free_bytes, needed_bytes)) = self.inner.missing_room(bytes)? {
-            return Err(ApplyError::Full { free_bytes, needed_bytes });
-        }
+        let _admitted = match self.inner.admit(cost_bytes(changes.len(), bytes))? {
+            Ok(admitted) => admitted,
+            Err(MissingRoom { free_bytes, needed_bytes }) => {
+                return Err(ApplyError::Full { free_bytes, needed_bytes });
+            }
+        };
         self.inner.file_of(replica).apply(replica, changes, index)
     }
 
@@ -199,10 +211,13 @@ impl StateStore for RedbStore {
         self.inner.file_of(replica).digest(replica)
     }
 
-    fn replicas(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
-        let mut replicas = BTreeMap::new();
-        for file in &self.inner.files {
-            replicas.append(&mut file.replicas()?);
+    fn replicas(&self) -> Result<Replicas, StateError> {
+        let mut replicas = Replicas::default();
+        for file in self.inner.files() {
+            match file.replicas() {
+                Ok(found) => replicas.append(found),
+                Err(error) => replicas.damages.push(self.inner.damage_of(&file, error)?),
+            }
         }
         Ok(replicas)
     }
@@ -210,7 +225,7 @@ impl StateStore for RedbStore {
     fn snapshot(&self, replica: ReplicaKey) -> Result<Option<Box<dyn Snapshot>>, StateError> {
         let file = self.inner.file_of(replica);
         let Some((view, row)) = file.view(replica)? else { return Ok(None) };
-        Ok(Some(Box::new(FileSnapshot::new(Arc::clone(file), replica, view, row))))
+        Ok(Some(Box::new(FileSnapshot::new(file, replica, view, row))))
     }
 
     fn install(&self, replica: ReplicaKey) -> Result<Box<dyn Install>, InstallError> {
@@ -218,25 +233,31 @@ impl StateStore for RedbStore {
     }
 
     fn drop_replica(&self, replica: ReplicaKey) -> Result<(), StateError> {
+        let _admitted = self.inner.unwritten.admit(cost_bytes(0, 0));
         self.inner.file_of(replica).drop_replica(replica)
     }
 
     fn reclaim(&self, entries_max: usize) -> Result<Reclaimed, StateError> {
         let mut left = entries_max.clamp(1, STATE_RECLAIM_ENTRIES_MAX);
-        let mut entries = 0;
-        for file in &self.inner.files {
-            while left > 0 {
-                let Some(removed) = file.reclaim(left)? else { break };
-                entries += removed;
-                // A generation without entries is work as well.
-                left -= removed.max(1);
+        let mut reclaimed = Reclaimed::default();
+        for file in self.inner.files() {
+            let before = reclaimed.entries;
+            let outcome = reclaim_file(&file, &mut left, &mut reclaimed);
+            drop(self.inner.unwritten.admit(cost_bytes(reclaimed.entries - before, 0)));
+            if let Err(error) = outcome {
+                reclaimed.damages.push(self.inner.damage_of(&file, error)?);
             }
         }
-        Ok(Reclaimed { entries, is_complete: left > 0 })
+        reclaimed.is_complete = left > 0;
+        Ok(reclaimed)
     }
 
-    fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
+    fn checkpoint(&self) -> Result<Replicas, StateError> {
         self.inner.checkpoint()
+    }
+
+    fn renew(&self, damage: &Damage) -> Result<(), StateError> {
+        self.inner.renew(damage)
     }
 
     fn scrub(&self, units_max: usize) -> Result<Scrubbed, StateError> {
@@ -245,48 +266,78 @@ impl StateStore for RedbStore {
         let mut left = units_max.clamp(1, STATE_SCRUB_UNITS_MAX);
         let mut scrubbed = Scrubbed::default();
         while left > 0 {
-            let Some(file) = self.inner.files.get(cursor.file) else {
+            let Some(file) = self.inner.files().nth(cursor.file) else {
                 *cursor = ScrubCursor::default();
                 scrubbed.is_complete = true;
                 break;
             };
-            left -= cursor.step(file, left, &mut scrubbed)?.min(left);
+            left -= cursor.step(&file, left, &mut scrubbed)?.min(left);
         }
         Ok(scrubbed)
     }
 }
 
+fn reclaim_file(file: &StateFile, left: &mut usize, reclaimed: &mut Reclaimed) -> Result<(), StateError> {
+    while *left > 0 {
+        let Some(removed) = file.reclaim(*left)? else { break };
+        reclaimed.entries += removed;
+        // A generation without entries is work as well.
+        *left -= removed.max(1);
+    }
+    Ok(())
+}
+
 impl Inner {
-    fn file_of(&self, replica: ReplicaKey) -> &Arc<StateFile> {
-        &self.files[(replica.0 % self.files.len() as u64) as usize]
+    fn file_of(&self, replica: ReplicaKey) -> Arc<StateFile> {
+        current(&self.files[(replica.0 % self.files.len() as u64) as usize])
     }
 
-    /// Free and needed bytes, if the disk has too little for this many more. Entries cost pages around them, and
-    /// pages are written anew before the old ones are free.
-    fn missing_room(&self, bytes: usize) -> Result<Option<(u64, u64)>, StateError> {
-        self.health.check()?;
-        let needed_bytes = self.headroom_bytes.saturating_add(2 * bytes as u64);
-        let free_bytes = self.disk.free_bytes(&self.dir).map_err(|error| self.fail(error))?;
-        Ok((free_bytes < needed_bytes).then_some((free_bytes, needed_bytes)))
+    fn files(&self) -> impl Iterator<Item = Arc<StateFile>> {
+        self.files.iter().map(current)
+    }
+
+    /// What is wrong with one file, if an error says no more than that.
+    fn damage_of(&self, file: &StateFile, error: StateError) -> Result<Damage, StateError> {
+        match error {
+            StateError::Damaged(damage) => Ok(damage),
+            StateError::Disk(_) if !self.health.is_poisoned() => {
+                Ok(Damage::in_file(DamageKind::Unreadable, file.path()))
+            }
+            other => Err(other),
+        }
     }
 
     fn sync_dir(&self) -> Result<(), StateError> {
         self.disk.sync_dir(&self.dir).map_err(|error| self.fail(error))
     }
 
-    /// The manifest is held all the while, so that checkpoints come one after the other.
-    fn checkpoint(&self) -> Result<BTreeMap<ReplicaKey, u64>, StateError> {
+    /// The manifest is held all the while, so that checkpoints come one after the other. It goes on to say of a
+    /// damaged file what it said before.
+    fn checkpoint(&self) -> Result<Replicas, StateError> {
         self.health.check()?;
         let mut manifest = lock(&self.manifest);
+        let covered = self.unwritten.begin_checkpoint();
         let mut is_changed = false;
-        for file in &self.files {
-            is_changed |= file.checkpoint()?;
+        let mut durable = Replicas::default();
+        for (number, file) in self.files().enumerate() {
+            match file.checkpoint() {
+                Ok(is_synced) => {
+                    is_changed |= is_synced;
+                    manifest.synced[number] = file.pages().synced();
+                    durable.append(file.durable());
+                }
+                Err(error) => durable.damages.push(self.damage_of(&file, error)?),
+            }
         }
         if is_changed {
-            manifest.synced = self.files.iter().map(|file| file.pages().synced()).collect();
-            manifest.write(&*self.disk, &self.dir).map_err(|error| self.fail_manifest(error))?;
+            self.write_manifest(&manifest)?;
         }
-        Ok(self.files.iter().flat_map(|file| file.durable()).collect())
+        self.unwritten.end_checkpoint(covered);
+        Ok(durable)
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), StateError> {
+        manifest.write(&*self.disk, &self.dir).map_err(|error| self.fail_manifest(error))
     }
 
     fn fail(&self, error: DiskError) -> StateError {
@@ -323,8 +374,7 @@ impl ScrubCursor {
         match file.scan(&mut self.scan, left) {
             Ok(scanned) => {
                 scrubbed.entries += scanned.entries as u64;
-                let named = |damage| Damage { path: Some(file.path().to_path_buf()), ..damage };
-                scrubbed.damages.extend(scanned.damages.into_iter().map(named));
+                scrubbed.damages.extend(scanned.damages);
                 if scanned.is_complete {
                     self.next_file();
                 }
@@ -346,9 +396,10 @@ impl ScrubCursor {
     fn step_page(&mut self, file: &StateFile, scrubbed: &mut Scrubbed) -> Result<usize, StateError> {
         let page = self.page;
         self.page += 1;
-        scrubbed.pages += 1;
-        if file.pages().check_page(page)? == PageCheck::Damaged {
-            scrubbed.damages.push(Damage::in_file(DamageKind::Page { page }, file.path()));
+        let check = file.pages().check_page(page)?;
+        scrubbed.pages += u64::from(check != PageCheck::Unproved);
+        if check == PageCheck::Damaged {
+            scrubbed.damages.push(file.pages().noted(Damage::new(DamageKind::Page { page })));
         }
         Ok(1)
     }
@@ -396,7 +447,7 @@ fn open_pages(
     synced: u32,
     health: &Arc<Health>,
 ) -> Result<Pages, OpenError> {
-    let path = dir.join(format!("{:03}.{EXTENSION}", identity.file));
+    let path = path_of(dir, identity.file);
     if synced == 0 {
         return Ok(Pages::create(disk, &path, identity, Arc::clone(health))?);
     }
@@ -405,6 +456,14 @@ fn open_pages(
         return Err(Damage::in_file(DamageKind::RolledBack, &path).into());
     }
     Ok(pages)
+}
+
+fn path_of(dir: &Path, file: u16) -> PathBuf {
+    dir.join(format!("{file:03}.{EXTENSION}"))
+}
+
+fn current(file: &RwLock<Arc<StateFile>>) -> Arc<StateFile> {
+    Arc::clone(&file.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -37,7 +37,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::header::{self, HEADERS_BYTES, Header};
@@ -71,6 +71,8 @@ pub(super) struct Pages {
     identity: Identity,
     health: Arc<Health>,
     fault: Mutex<Option<Fault>>,
+    /// Whether any damage was told, be the file out of service or not.
+    damaged: AtomicBool,
     /// Held by whoever changes the file, so that a sync covers what was written before it.
     writing: Mutex<()>,
     state: RwLock<State>,
@@ -106,6 +108,8 @@ enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageCheck {
     Damaged,
+    /// Nobody looked at it: what is there may be what a crash left.
+    Unproved,
     Whole,
 }
 
@@ -161,6 +165,7 @@ impl Pages {
             identity,
             health,
             fault: Mutex::new(None),
+            damaged: AtomicBool::new(false),
             writing: Mutex::new(()),
             state: RwLock::new(state),
         }
@@ -198,8 +203,23 @@ impl Pages {
         match &mut *lock(&self.fault) {
             None => None,
             Some(Fault::Damaged(damage)) => Some(damage.clone().into()),
-            Some(Fault::Disk(error)) => Some(error.take().map_or(StateError::Poisoned, StateError::Disk)),
+            Some(Fault::Disk(error)) => Some(match error.take() {
+                Some(error) => StateError::Disk(error),
+                None if self.health.is_poisoned() => StateError::Poisoned,
+                None => self.noted(Damage::new(DamageKind::Unreadable)).into(),
+            }),
         }
+    }
+
+    /// Names the file in a damage that is about to be told, and remembers that there is some.
+    pub(super) fn noted(&self, damage: Damage) -> Damage {
+        self.damaged.store(true, Ordering::Release);
+        Damage { path: Some(self.path.clone()), ..damage }
+    }
+
+    /// Whether any damage was told.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Whether the engine found that its pages contradict each other.
@@ -211,7 +231,7 @@ impl Pages {
 
     /// Takes the file out of service for damage, unless it is already.
     pub(super) fn condemn(&self, kind: DamageKind) -> StateError {
-        let damage = Damage::in_file(kind, &self.path);
+        let damage = self.noted(Damage::new(kind));
         lock(&self.fault).get_or_insert_with(|| Fault::Damaged(damage.clone()));
         self.take_fault().unwrap_or_else(|| damage.into())
     }
@@ -225,7 +245,7 @@ impl Pages {
         let state = self.read_state();
         let mut contents = [0; PAGE_BYTES];
         if !state.is_proved(page) {
-            return Ok(PageCheck::Whole);
+            return Ok(PageCheck::Unproved);
         }
         let filled = self.file.read_at(physical(page), &mut contents)?;
         let is_whole = filled == PAGE_BYTES && state.matches(self.identity, page, &contents);
@@ -381,6 +401,7 @@ impl Pages {
 
     fn unreadable(&self, error: DiskError) -> io::Error {
         let kind = error.kind();
+        self.damaged.store(true, Ordering::Release);
         lock(&self.fault).get_or_insert(Fault::Disk(Some(error)));
         kind.into()
     }
@@ -410,8 +431,9 @@ impl State {
 
     /// Entries above the last sync are void: see the module documentation.
     fn load_entries(&mut self, file: &dyn DiskFile) -> Result<(), DiskError> {
-        let mut block = [0; PAGE_BYTES];
         for (group, entries) in (0_u64..).zip(self.entries.chunks_mut(GROUP_PAGES as usize)) {
+            // What a short file lacks stays zeros: entries of pages that were never written.
+            let mut block = [0; PAGE_BYTES];
             file.read_at(HEADERS_BYTES + group * GROUP_BYTES, &mut block)?;
             for (entry, bytes) in entries.iter_mut().zip(block.chunks_exact(ENTRY_BYTES)) {
                 let found = Entry::decode(bytes);

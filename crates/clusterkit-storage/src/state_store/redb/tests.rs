@@ -9,9 +9,11 @@ use bytes::Bytes;
 
 use super::pages::{Backend, Identity, Pages};
 use super::{Health, Options, RedbStore};
-use crate::disk::{Disk, SimDisk};
+use crate::disk::{Disk, OpenMode, SimDisk};
 use crate::limits::PAGE_BYTES;
-use crate::state_store::{Change, OpenError, ReplicaKey, Snapshot, StateError, StateStore};
+use crate::state_store::{
+    Change, DamageKind, Digest, Gathered, OpenError, Query, ReplicaKey, Snapshot, StateError, StateStore,
+};
 
 const DIR: &str = "/state";
 const KEYS: u64 = 400;
@@ -150,6 +152,61 @@ fn pages_that_contradict_each_other_never_give_a_wrong_value_or_a_panic() {
         }
     }
     assert!(damaged > 20, "{refused} of {ROUNDS} were refused, {damaged} were damaged");
+}
+
+#[test]
+fn a_file_that_is_stopped_midway_by_another_one_says_so() {
+    let store = open(&filled()).unwrap();
+    let file = store.inner.file_of(ReplicaKey(1));
+    let (view, row) = file.view(ReplicaKey(1)).unwrap().unwrap();
+    let stopped = file.read_view(&view, |view| {
+        store.inner.health.poison();
+        let mut gathered = Gathered::new(usize::MAX, usize::MAX);
+        view.gather(ReplicaKey(1), row.generation, &Query::default(), &mut gathered)
+    });
+    assert!(matches!(stopped, Err(StateError::Poisoned)), "{stopped:?}");
+}
+
+#[test]
+fn checksums_that_a_short_file_lacks_are_not_those_of_other_pages() {
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let path = Path::new(DIR).join("000.pages");
+    let identity = Identity { store: 0, file: 0 };
+    let backend =
+        Backend(Arc::new(Pages::create(&disk, &path, identity, Arc::new(Health::default())).unwrap()));
+    let page = PAGE_BYTES as u64;
+    StorageBackend::set_len(&backend, 1_024 * page).unwrap();
+    for number in 1..1_024 {
+        StorageBackend::write(&backend, number * page, &[1; PAGE_BYTES]).unwrap();
+    }
+    StorageBackend::sync_data(&backend).unwrap();
+    disk.kill();
+    // The headers, and the first group of 512 pages with its checksums.
+    disk.open(&path, OpenMode::Write).unwrap().set_length((4 + 1 + 512) * page).unwrap();
+    let backend = open_pages(&disk);
+    assert!(backend.0.is_written(511) && !(512..1_024).any(|page| backend.0.is_written(page)));
+    StorageBackend::write(&backend, 600 * page, &[2; 100]).expect("a part of a new page is written");
+}
+
+#[test]
+fn a_damaged_row_stops_no_checkpoint() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    store.apply(ReplicaKey(1), &[], 1).unwrap();
+    store.apply(ReplicaKey(2), &[], 5).unwrap();
+    store.inner.file_of(ReplicaKey(1)).spoil_row(ReplicaKey(1)).unwrap();
+    for told in [store.checkpoint().unwrap(), store.replicas().unwrap()] {
+        assert_eq!(told.indexes.into_iter().collect::<Vec<_>>(), [(ReplicaKey(2), 5)]);
+        let [damage] = &told.damages[..] else { panic!("{:?}", told.damages) };
+        assert_eq!((damage.kind, damage.replica), (DamageKind::Row, Some(ReplicaKey(1))));
+    }
+    let Err(StateError::Damaged(damage)) = store.drop_replica(ReplicaKey(1)) else {
+        panic!("where its entries are is not known");
+    };
+    store.renew(&damage).unwrap();
+    store.install(ReplicaKey(1)).unwrap().finish(Digest::empty(9)).unwrap();
+    assert_eq!(store.checkpoint().unwrap().indexes.into_iter().collect::<Vec<_>>(), [(ReplicaKey(1), 9)]);
 }
 
 fn open_pages(disk: &SimDisk) -> Backend {
