@@ -258,7 +258,7 @@ impl<'a> Plan<'a> {
 
     fn torn(&self, gap: &Gap, replay: Replay, ends: BTreeMap<usize, u64>) -> Result<Outcome, OpenError> {
         let (at, position, number) = (gap.at, gap.position, gap.lost.start);
-        if replay.untold || self.sources[at].segment.is_none() {
+        if !replay.untold.is_empty() || self.sources[at].segment.is_none() {
             return Err(self.damaged((at, position), number, &replay));
         }
         Ok(Outcome { at, position, number, replay, ends, written: BTreeMap::new() })
@@ -266,7 +266,7 @@ impl<'a> Plan<'a> {
 
     fn end(&self, end: End, replay: Replay, ends: BTreeMap<usize, u64>) -> Result<Outcome, OpenError> {
         let End { at, position, number, missing, written } = end;
-        if missing || replay.mark > number || replay.untold {
+        if missing || replay.mark > number || !replay.untold.is_empty() {
             return Err(self.damaged((at, position), number, &replay));
         }
         Ok(Outcome { at, position, number, replay, ends, written })
@@ -274,7 +274,7 @@ impl<'a> Plan<'a> {
 
     /// The log is not whole at this place, unless there is a hole before it that is not told yet.
     fn damaged(&self, here: (usize, u64), number: u64, replay: &Replay) -> OpenError {
-        let hole = replay.holes.last().filter(|_| replay.untold);
+        let hole = replay.holes.last().filter(|_| !replay.untold.is_empty());
         let (at, position) = hole.copied().unwrap_or(here);
         OpenError::Damaged { segment: self.path(at), position, number, synced: replay.mark }
     }

@@ -507,3 +507,60 @@ fn a_log_without_its_format_is_not_a_new_log() {
     }
     assert!(matches!(open(&disk), Err(OpenError::SegmentsMissing { .. })));
 }
+
+/// A log of streams 1 to 3, one record each, in which the headers of these two records are damaged, and a later
+/// record of stream 2 explains its own.
+fn with_two_holes(first: u64, last: bool) -> Result<(SharedLog, Recovery), OpenError> {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    (1..4).for_each(|stream| log.create(StreamId(stream), 0).unwrap());
+    for stream in [first, 3, 2, 3] {
+        append(&mut log, stream, 1);
+    }
+    append(&mut log, 2, 1);
+    if last {
+        append(&mut log, first, 1);
+    }
+    log.close().unwrap();
+    for stream in [first, 2] {
+        let (segment, position) = place(&disk, &payload(stream, 0));
+        disk.flip_bit(&segment, position + 40, 1).unwrap();
+    }
+    open(&disk)
+}
+
+#[test]
+fn a_hole_that_is_explained_does_not_explain_another() {
+    let opened = with_two_holes(1, false);
+    assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{opened:?}");
+}
+
+#[test]
+fn each_hole_that_is_explained_is_told() {
+    let (log, recovery) = with_two_holes(1, true).unwrap();
+    assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1), StreamId(2)]);
+    assert_eq!(contents(&log)[&3].records.len(), 2);
+}
+
+#[test]
+fn a_lost_table_header_hits_no_stream() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(9), 0).unwrap();
+    fill_segments(&mut log, 3);
+    append(&mut log, 9, 2);
+    log.close().unwrap();
+    let active = active(&disk);
+    disk.flip_bit(&active, 40, 1).unwrap();
+    let expected = contents(&log_of(&disk.fork(), &active));
+    let (log, recovery) = open(&disk).unwrap();
+    let damage = recovery.damage.expect("the place is reported");
+    assert_eq!((damage.streams.len(), &damage.places[0].segment), (0, &active));
+    assert_eq!(contents(&log), expected);
+}
+
+/// The log with the table's header whole again.
+fn log_of(disk: &SimDisk, active: &Path) -> SharedLog {
+    disk.flip_bit(active, 40, 1).unwrap();
+    reopen(disk)
+}
