@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::entry::{Header, Kind};
 use super::index::{Change, Index, Row};
 use super::segment::SegmentId;
-use super::stream::{Place, Stream, StreamId};
+use super::stream::{Loss, Place, Stream, StreamId};
 use super::table::Table;
 use super::walk::{Found, Gap, Source};
 use crate::limits::TRAIL_BYTES;
@@ -105,7 +105,7 @@ impl Replay {
         // The payload is part of a large buffer, which the note shall not keep alive.
         row.note = row.note.map(|note| Bytes::copy_from_slice(&note));
         let hit = self.lost_between(self.index.last(row.stream), row.last);
-        if hit || row.broken {
+        if hit || row.loss.broken {
             self.index.break_stream(row.stream, row.last);
         }
         match self.index.stream(row.stream) {
@@ -124,6 +124,7 @@ impl Replay {
         let change = match header.kind {
             Kind::Append => Change::Append(place),
             Kind::Create => Change::Create(header.offset),
+            Kind::Lose => Change::Lose(Loss::of_bits(header.offset)),
             Kind::Move => Change::Move(header.offset, place),
             Kind::Note => Change::Note(Bytes::copy_from_slice(&found.payload)),
             Kind::Release => Change::Release(header.offset),

@@ -66,11 +66,40 @@ impl Place {
     }
 }
 
+/// What is lost of a stream. Entries and tables say so, because what proves it may be freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// Entries are missing that say what the stream is.
+    pub(super) broken: bool,
+    /// The newest note.
+    pub(super) note: bool,
+    /// At least one record.
+    pub(super) records: bool,
+}
+
+impl Loss {
+    /// Bits that [`Loss`] does not use: tables have more flags in the same place.
+    pub(super) const BITS: u32 = 3;
+
+    pub(super) fn bits(self) -> u16 {
+        u16::from(self.broken) | u16::from(self.note) << 1 | u16::from(self.records) << 2
+    }
+
+    pub(super) fn of_bits(bits: u64) -> Self {
+        Loss { broken: bits & 1 != 0, note: bits & 2 != 0, records: bits & 4 != 0 }
+    }
+
+    pub(super) fn is_some(self) -> bool {
+        self != Loss::default()
+    }
+}
+
 /// One stream.
 ///
 /// Invariants:
 /// - `places[i]` is where the record `start + i` lies; `lost_count` of them are [`Place::LOST`].
 /// - `last` is the number of the newest entry about the stream.
+/// - `told` is what entries say that is lost of the stream, and no more than what is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stream {
     pub(super) start: u64,
@@ -82,6 +111,7 @@ pub(super) struct Stream {
     /// Entries are missing that say what the stream is. Its range and places mean nothing.
     pub(super) broken: bool,
     pub(super) lost_count: usize,
+    pub(super) told: Loss,
 }
 
 impl Stream {
@@ -90,7 +120,11 @@ impl Stream {
     }
 
     pub(super) fn is_damaged(&self) -> bool {
-        self.broken || self.note_lost || self.lost_count > 0
+        self.loss().is_some()
+    }
+
+    pub(super) fn loss(&self) -> Loss {
+        Loss { broken: self.broken, note: self.note_lost, records: self.lost_count > 0 }
     }
 
     /// Where the record lies, if the stream holds it.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::BufMut;
 
 use super::error::SyncError;
-use super::{Kind, SegmentId, SharedLog, StreamId};
+use super::stream::Loss;
+use super::{Change, Kind, SegmentId, SharedLog, StreamId};
 use crate::disk::{DiskError, DiskFile};
 
 /// Bytes of the file `mark`: the number below which every entry is durable (8), and its CRC-32C (4).
@@ -87,8 +88,11 @@ impl SharedLog {
     /// there is no room for it.
     fn free_dead(&mut self) -> Result<(), DiskError> {
         let dead: Vec<SegmentId> = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
+        if dead.is_empty() || !self.tell_losses()? {
+            return Ok(());
+        }
         for id in dead {
-            if self.has_room(0) || !self.prepared.is_empty() {
+            if self.takes_an_entry() {
                 let (number, _) = self.push(Kind::Free, StreamId(0), u64::from(id.0), &[])?;
                 let segment = self.sealed.remove(&id).expect("it was just found");
                 self.crippled.remove(&id);
@@ -96,6 +100,27 @@ impl SharedLog {
             }
         }
         Ok(())
+    }
+
+    /// Says in an entry of each stream what is lost of it, unless one does already. What proves it may lie in a
+    /// segment that is to be freed, and older segments may hold records that were truncated since and would
+    /// pass for the lost ones. Answers whether there was room for all.
+    fn tell_losses(&mut self) -> Result<bool, DiskError> {
+        let untold = self.index.streams().filter(|(_, stream)| stream.loss() != stream.told);
+        let untold: Vec<(StreamId, Loss)> = untold.map(|(id, stream)| (id, stream.loss())).collect();
+        for (id, loss) in untold {
+            if !self.takes_an_entry() {
+                return Ok(false);
+            }
+            let (number, _) = self.push(Kind::Lose, id, u64::from(loss.bits()), &[])?;
+            self.index.apply(id, number, Change::Lose(loss));
+        }
+        Ok(true)
+    }
+
+    /// Whether an entry without a payload fits, into the last prepared segment at worst.
+    fn takes_an_entry(&self) -> bool {
+        self.has_room(0) || !self.prepared.is_empty()
     }
 
     fn is_dead(&self, id: SegmentId) -> bool {

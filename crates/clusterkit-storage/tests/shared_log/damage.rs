@@ -564,3 +564,69 @@ fn log_of(disk: &SimDisk, active: &Path) -> SharedLog {
     disk.flip_bit(active, 40, 1).unwrap();
     reopen(disk)
 }
+
+/// Frees what can be freed.
+fn settle(log: &mut SharedLog) {
+    for _ in 0..4 {
+        log.sync().unwrap();
+        log.prepare_next().unwrap();
+    }
+}
+
+/// A log in which stream 1 has old records in the first segment that were truncated, and newer ones in the
+/// second, of which the first is damaged.
+fn with_old_versions() -> (SimDisk, SharedLog) {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(1), 0).unwrap();
+    log.create(StreamId(9), 0).unwrap();
+    append(&mut log, 1, 15);
+    fill_segments(&mut log, 2);
+    log.truncate(StreamId(1), 12).unwrap();
+    let newer: Vec<Bytes> = (12..15).map(|offset| Bytes::from(format!("newer {offset}").repeat(20))).collect();
+    log.append(StreamId(1), 12, &newer).unwrap();
+    fill_segments(&mut log, 3);
+    let end = log.stream(StreamId(9)).unwrap().records.end;
+    log.release(StreamId(9), end).unwrap();
+    log.close().unwrap();
+    let (segment, position) = place(&disk, &newer[0]);
+    disk.flip_bit(&segment, position + HEADER, 1).unwrap();
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1)]);
+    (disk, log)
+}
+
+#[test]
+fn damage_is_not_forgotten_when_its_segment_is_freed() {
+    let (disk, mut log) = with_old_versions();
+    let before = log.segment_count();
+    log.compact(u64::MAX).unwrap();
+    settle(&mut log);
+    assert!(log.segment_count() < before, "the damaged segment is freed");
+    drop(log);
+    // The entry that tells the damage is read first, and then, after more segments, a table.
+    for count in [0, 4, 8] {
+        let (mut log, recovery) = open(&disk).unwrap();
+        assert_eq!(recovery.damage.expect("damage is reported still").streams, [StreamId(1)], "{count}");
+        let refused = log.read(StreamId(1), 12..13, 9);
+        assert!(matches!(refused, Err(ReadError::Damaged { .. })), "{refused:?}");
+        fill_segments(&mut log, count);
+        let end = log.stream(StreamId(9)).unwrap().records.end;
+        log.release(StreamId(9), end).unwrap();
+        settle(&mut log);
+    }
+}
+
+#[test]
+fn a_reset_makes_a_stream_whole_that_lost_records() {
+    let (disk, mut log) = with_old_versions();
+    settle(&mut log);
+    log.reset(StreamId(1), 50).unwrap();
+    append(&mut log, 1, 1);
+    let expected = contents(&log);
+    assert_eq!(expected[&1].records, [payload(1, 50)]);
+    log.close().unwrap();
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.unwrap_or_default().streams, []);
+    assert_eq!(contents(&log), expected);
+}
