@@ -216,12 +216,23 @@ impl<'a> Walk<'a> {
         self.number = Some(header.number + 1);
         self.position += header.bytes();
         self.jump = false;
-        let next = self.at + 1;
-        self.sealed = header.kind == Kind::Seal && next == self.sources.len();
-        if header.kind == Kind::Seal && !self.sealed {
+        self.sealed = false;
+        if header.kind == Kind::Seal {
+            self.pass_seal(header.offset);
+        }
+    }
+
+    /// Goes on in the segment that a seal names, or the next if that one was freed. Those before it were
+    /// prepared too late to be used.
+    fn pass_seal(&mut self, named: u64) {
+        let behind = self.sources.iter().skip(self.at + 1);
+        let skipped = behind.take_while(|source| u64::from(source.id.0) < named).count();
+        let next = self.at + 1 + skipped;
+        self.sealed = next == self.sources.len();
+        if !self.sealed {
             self.at = next;
             self.position = 0;
-            self.jump = u64::from(self.sources[next].id.0) != header.offset;
+            self.jump = u64::from(self.sources[next].id.0) != named;
         }
     }
 
