@@ -42,6 +42,8 @@ pub const SHARED_SEGMENTS_SPARE: usize = 1;
 pub const SHARED_SEGMENTS_PREPARED: usize = SHARED_SEGMENTS_SPARE + 1;
 /// Compaction leaves this part of the last segment it can have (one in so many) to changes of streams.
 pub const SHARED_HEADROOM_SHARE: u64 = 8;
+/// Where a stream may begin at most, so that no offset of it overflows.
+pub const OFFSET_MAX: u64 = 1 << 62;
 /// Bytes of one stream's note.
 pub const NOTE_BYTES_MAX: usize = 4_096;
 /// Bytes of the table of all streams and their notes, which every segment begins with.

@@ -6,7 +6,7 @@ use super::stream::StreamId;
 use crate::checked::ReadFileError;
 use crate::disk::DiskError;
 use crate::limits::{
-    NOTE_BYTES_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX,
 };
 
 /// A log could not be opened.
@@ -117,6 +117,13 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
+    /// Nothing changed. Something of the stream is lost, and the change could let it pass for whole. Remove the
+    /// stream, never retry.
+    #[error("something of stream {stream} that was durable is lost")]
+    Damaged {
+        /// The stream.
+        stream: StreamId,
+    },
     /// After the next open the change has happened or not, and the log is poisoned. Stop the node.
     #[error("the outcome of the change is unknown")]
     Disk(#[source] DiskError),
@@ -129,6 +136,12 @@ pub enum ChangeError {
     Exists {
         /// The stream.
         stream: StreamId,
+    },
+    /// Nothing changed. A stream begins at [`OFFSET_MAX`] at most; a retry cannot help.
+    #[error("a stream begins at {OFFSET_MAX} at most, not at {offset}")]
+    OffsetTooLarge {
+        /// Where it was to begin.
+        offset: u64,
     },
     /// Nothing changed. The stream neither holds a record there nor ends there.
     #[error("stream {stream} holds {start} up to {end}, and nothing at {offset}")]
@@ -256,7 +269,8 @@ pub enum CompactError {
     /// Nothing changed. An earlier call failed: stop the node.
     #[error("an earlier operation on this log failed")]
     Poisoned,
-    /// Some records may have been moved. One could not be read.
+    /// Some records may have been moved. The disk failed to read one. Retry; if it fails again and again, remove
+    /// the stream, or the records of its segment are never moved.
     #[error("a record could not be read that was to be moved")]
     Read(#[source] ReadError),
 }

@@ -10,6 +10,8 @@
 //! - Each entry is checked when the log is opened and each record again when it is read: that it is whole, and
 //!   that it is the record of that offset of that stream. A wrong record is never served.
 //! - A log never opens shorter than it was synced, as far as that can be proved, which is as follows.
+//! - A stream of which something is lost stays damaged until it is reset or removed: entries and tables say so
+//!   before what proves it is freed. It takes no other change.
 //! - After a failed write or sync the log is poisoned for ever. A full disk is not a failed write: appends are
 //!   refused and nothing changed, while truncations, releases, removals and notes still fit into a spare segment
 //!   that is kept for them, so that space can be freed.
@@ -95,10 +97,11 @@ use self::entry::{HEADER_BYTES, Kind};
 use self::index::{Change, Index, ROW_BYTES};
 use self::segment::{Home, Segment, SegmentId};
 use self::stream::{Place, Stream};
+use self::sync::SyncTurn;
 use self::write::Payloads;
 use crate::disk::{Disk, DiskFile};
 use crate::limits::{
-    NOTE_BYTES_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_RESERVED,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_RESERVED,
     SHARED_SEGMENTS_SPARE,
 };
 
@@ -107,7 +110,7 @@ use crate::limits::{
 ///
 /// Every change is durable after the next [`Log::sync`], in order. Each method's errors say what changed.
 pub trait Log {
-    /// Lets a stream exist, empty, whose first record will have the offset `start`.
+    /// Lets a stream exist, empty, whose first record will have the offset `start`, [`OFFSET_MAX`] at most.
     fn create(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError>;
 
     /// Appends records at the end of a stream, which must be `start`. They are readable at once.
@@ -121,7 +124,7 @@ pub trait Log {
     /// empties it. What was released before changes nothing.
     fn release(&mut self, stream: StreamId, below: u64) -> Result<(), ChangeError>;
 
-    /// Gives up all records, and lets the stream go on at `start`, which may be any: for after a snapshot was
+    /// Gives up all records, and lets the stream go on at `start`, [`OFFSET_MAX`] at most: for after a snapshot was
     /// installed. The note stays.
     fn reset(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError>;
 
@@ -229,6 +232,7 @@ pub struct SharedLog {
     /// Segments whose table was found damaged. While one is there, none before it is freed.
     crippled: BTreeSet<SegmentId>,
     poisoned: bool,
+    turn: Arc<SyncTurn>,
 }
 
 impl SharedLog {
@@ -274,7 +278,7 @@ impl SharedLog {
     }
 
     fn check_append(&self, id: StreamId, start: u64, payloads: &[Bytes]) -> Result<(), AppendError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(AppendError::Poisoned);
         }
         let stream = self.index.stream(id).ok_or(AppendError::Unknown { stream: id })?;
@@ -286,10 +290,20 @@ impl SharedLog {
 
     /// The stream that a change is about.
     fn subject(&self, id: StreamId) -> Result<&Stream, ChangeError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(ChangeError::Poisoned);
         }
         self.index.stream(id).ok_or(ChangeError::Unknown { stream: id })
+    }
+
+    /// The stream that a change is about which builds on what the stream is.
+    fn whole(&self, id: StreamId) -> Result<&Stream, ChangeError> {
+        let stream = self.subject(id)?;
+        if stream.is_damaged() { Err(ChangeError::Damaged { stream: id }) } else { Ok(stream) }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned || self.turn.has_failed()
     }
 
     fn check_table(&self, bytes: usize) -> Result<(), ChangeError> {
@@ -322,6 +336,7 @@ impl Log for SharedLog {
             Err(ChangeError::Unknown { .. }) => {}
             Err(error) => return Err(error),
         }
+        check_start(start)?;
         self.check_table(self.index.table_bytes() + ROW_BYTES)?;
         self.change(Kind::Create, (stream, start), Change::Create(start))
     }
@@ -339,14 +354,14 @@ impl Log for SharedLog {
     }
 
     fn truncate(&mut self, id: StreamId, end: u64) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         let unchanged = end == stream.end();
         check_range(id, end, stream.start..stream.end())?;
         if unchanged { Ok(()) } else { self.change(Kind::Truncate, (id, end), Change::Truncate(end)) }
     }
 
     fn release(&mut self, id: StreamId, below: u64) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         let unchanged = below <= stream.start;
         check_range(id, below, 0..stream.end())?;
         if unchanged { Ok(()) } else { self.change(Kind::Release, (id, below), Change::Release(below)) }
@@ -354,6 +369,7 @@ impl Log for SharedLog {
 
     fn reset(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError> {
         self.subject(stream)?;
+        check_start(start)?;
         self.change(Kind::Reset, (stream, start), Change::Reset(start))
     }
 
@@ -363,7 +379,7 @@ impl Log for SharedLog {
     }
 
     fn note(&mut self, id: StreamId, note: Bytes) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         check_note(&note)?;
         let old = stream.note.as_ref().map_or(0, Bytes::len);
         self.check_table(self.index.table_bytes() - old + note.len())?;
@@ -406,6 +422,10 @@ fn check_payloads(stream: StreamId, place: Range<u64>, payloads: &[Bytes]) -> Re
         Some(position) => Err(AppendError::TooLarge { position, bytes: payloads[position].len() }),
         None => Ok(()),
     }
+}
+
+fn check_start(offset: u64) -> Result<(), ChangeError> {
+    if offset > OFFSET_MAX { Err(ChangeError::OffsetTooLarge { offset }) } else { Ok(()) }
 }
 
 fn check_note(note: &Bytes) -> Result<(), ChangeError> {

@@ -414,6 +414,7 @@ impl Parts {
             crippled: BTreeSet::new(),
             cursor: None,
             poisoned: false,
+            turn: Arc::default(),
         }
     }
 }

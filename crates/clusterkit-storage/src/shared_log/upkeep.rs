@@ -55,7 +55,7 @@ impl SharedLog {
     /// [`SHARED_SEGMENTS_PREPARED`]; nothing if there is nothing to do. Ask after each sync; run one at a time.
     /// An append that finds too few segments prepared them itself, and takes that much longer.
     pub fn begin_upkeep(&mut self) -> Option<PendingUpkeep> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return None;
         }
         let doomed = self.take_doomed();
@@ -69,7 +69,7 @@ impl SharedLog {
 
     /// Takes over what upkeep came to.
     pub fn finish_upkeep(&mut self, finished: FinishedUpkeep) -> Result<(), UpkeepError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(UpkeepError::Poisoned);
         }
         finished.prepared.into_iter().for_each(|segment| self.adopt(segment));
@@ -85,7 +85,7 @@ impl SharedLog {
 
     /// Frees what is not needed and prepares the segments to come, here and now.
     pub fn prepare_next(&mut self) -> Result<(), UpkeepError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(UpkeepError::Poisoned);
         }
         match self.begin_upkeep() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
 use clusterkit_storage::limits::PAGE_BYTES;
-use clusterkit_storage::shared_log::{AppendError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId};
+use clusterkit_storage::shared_log::{AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId};
 
 use crate::twin::{Chance, DIR, Streams, contents, open, reopen};
 
@@ -400,7 +400,7 @@ fn damage_to_a_released_record_hits_no_stream() {
 }
 
 #[test]
-fn a_damaged_note_is_made_good_by_the_next_one() {
+fn a_damaged_stream_takes_no_change_that_would_pass_it_for_whole() {
     let disk = SimDisk::new();
     let mut log = reopen(&disk);
     log.create(StreamId(1), 0).unwrap();
@@ -411,12 +411,19 @@ fn a_damaged_note_is_made_good_by_the_next_one() {
     disk.flip_bit(&segment, position + HEADER, 1).unwrap();
     let (mut log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1)]);
-    log.note(StreamId(1), Bytes::from("new")).unwrap();
-    assert_eq!(contents(&log)[&1].records, [payload(1, 0)]);
+    let refused = [
+        log.note(StreamId(1), Bytes::from("new")),
+        log.truncate(StreamId(1), 0),
+        log.release(StreamId(1), 1),
+    ];
+    assert!(refused.iter().all(|refused| matches!(refused, Err(ChangeError::Damaged { .. }))), "{refused:?}");
+    assert!(log.stream(StreamId(1)).unwrap().damaged);
+    log.remove(StreamId(1)).unwrap();
+    log.create(StreamId(1), 3).unwrap();
     log.close().unwrap();
     let (log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.damage.unwrap_or_default().streams, []);
-    assert_eq!(contents(&log)[&1].note.as_deref(), Some(&b"new"[..]));
+    assert_eq!(log.stream(StreamId(1)).unwrap().records, 3..3);
 }
 
 #[test]
@@ -629,4 +636,27 @@ fn a_reset_makes_a_stream_whole_that_lost_records() {
     let (log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.damage.unwrap_or_default().streams, []);
     assert_eq!(contents(&log), expected);
+}
+
+#[test]
+fn a_record_that_rots_stops_no_compaction() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    (1..3).chain([9]).for_each(|stream| log.create(StreamId(stream), 0).unwrap());
+    append(&mut log, 1, 1);
+    append(&mut log, 2, 1);
+    fill_segments(&mut log, 3);
+    let end = log.stream(StreamId(9)).unwrap().records.end;
+    log.release(StreamId(9), end).unwrap();
+    log.sync().unwrap();
+    let (segment, position) = place(&disk, &payload(1, 0));
+    disk.flip_bit(&segment, position + HEADER, 1).unwrap();
+    let progress = log.compact(u64::MAX).unwrap();
+    assert!(progress.done && progress.moved_bytes > 0, "{progress:?}");
+    settle(&mut log);
+    assert_eq!(log.segment_count(), 1, "all but the last are freed");
+    for log in [log, open(&disk).unwrap().0] {
+        assert!(log.stream(StreamId(1)).unwrap().damaged);
+        assert_eq!(contents(&log)[&2].records, [payload(2, 0)]);
+    }
 }
