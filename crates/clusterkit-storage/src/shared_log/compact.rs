@@ -3,9 +3,7 @@
 use super::error::{CompactError, NoRoom, ReadError};
 use super::write::Payloads;
 use super::{Change, Kind, Place, SegmentId, SharedLog, StreamId};
-use crate::limits::{
-    COMPACT_EXAMINED_MAX, COMPACT_LIVE_PERCENT_MAX, SHARED_HEADROOM_SHARE, SHARED_SEGMENTS_MAX,
-};
+use crate::limits::{COMPACT_EXAMINED_MAX, COMPACT_LIVE_PERCENT_MAX, SHARED_SEGMENTS_MAX};
 
 /// How far compaction came in the segment that it empties.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +110,7 @@ impl SharedLog {
 
     /// Whether a record can be moved with room left for changes of streams.
     fn make_room_to_move(&mut self, place: Place) -> Result<bool, CompactError> {
-        let headroom = if self.prepared.is_empty() { self.segment_bytes / SHARED_HEADROOM_SHARE } else { 0 };
-        let bytes = place.length as usize + headroom as usize;
+        let bytes = place.length as usize + self.headroom(Kind::Move);
         let room = match self.make_room(Payloads::One(bytes), SHARED_SEGMENTS_MAX, 0) {
             Ok(()) => return Ok(true),
             Err(NoRoom::Disk(error)) => Err(CompactError::Disk(error)),

@@ -6,7 +6,8 @@ use super::stream::StreamId;
 use crate::checked::ReadFileError;
 use crate::disk::DiskError;
 use crate::limits::{
-    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN,
+    SHARED_SEGMENTS_MAX,
 };
 
 /// A log could not be opened.
@@ -76,7 +77,7 @@ pub enum AppendError {
     #[error("the outcome of the append is unknown")]
     Disk(#[source] DiskError),
     /// Nothing changed. The disk is full, and what is left is kept for changes of streams. Release records or
-    /// remove streams, let upkeep free segments, then retry.
+    /// remove streams, sync twice, since a segment is freed by an entry of its own, run upkeep, then retry.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
     /// Nothing changed. The records do not begin where the stream ends. Ask for its range, retry from there.
@@ -127,8 +128,9 @@ pub enum ChangeError {
     /// After the next open the change has happened or not, and the log is poisoned. Stop the node.
     #[error("the outcome of the change is unknown")]
     Disk(#[source] DiskError),
-    /// Nothing changed. The disk is full, down to the headroom that was kept for changes. Let upkeep free
-    /// segments, then retry.
+    /// Nothing changed. The disk is full, down to the headroom that was kept for such changes: what gives
+    /// something up has more of it than creations and notes. Release records or remove streams, sync twice,
+    /// since a segment is freed by an entry of its own, run upkeep, then retry.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
     /// Nothing changed. A stream of this name exists; it may be removed.

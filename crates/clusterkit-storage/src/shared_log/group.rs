@@ -6,8 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::error::{AppendError, ChangeError, ReadError, SyncError};
-use super::{Log, SharedLog, StreamId};
+use super::error::{AppendError, ChangeError, CompactError, ReadError, SyncError, UpkeepError};
+use super::{Compaction, Log, SharedLog, StreamId};
 
 /// A [`SharedLog`] that many threads use. A thread that wants its entries durable either leads, and syncs for
 /// all who wait, or follows, and waits. No thread holds the log while the disk syncs, so appends go on then and
@@ -82,6 +82,19 @@ impl GroupCommit {
         change(&mut self.lock().log)
     }
 
+    /// Makes everything durable that was changed until now.
+    pub fn sync(&self) -> Result<(), SyncError> {
+        let shared = self.lock();
+        let end = shared.log.end();
+        self.wait(shared, end)
+    }
+
+    /// Compacts as [`SharedLog::compact`] does. It holds the log while it reads the disk, and all others wait:
+    /// so let the budget be small, and call it often.
+    pub fn compact(&self, budget_bytes: u64) -> Result<Compaction, CompactError> {
+        self.lock().log.compact(budget_bytes)
+    }
+
     /// Reads as [`Log::read`] does. Nobody waits for the disk with this.
     pub fn read(
         &self,
@@ -95,8 +108,13 @@ impl GroupCommit {
 
     /// Frees what is not needed and prepares the segments to come. Nobody waits for the disk with this, so let
     /// a thread call it whenever it has time.
-    pub fn upkeep(&self) -> Result<(), super::UpkeepError> {
-        let pending = self.lock().log.begin_upkeep();
+    pub fn upkeep(&self) -> Result<(), UpkeepError> {
+        let mut shared = self.lock();
+        if shared.log.is_poisoned() {
+            return Err(UpkeepError::Poisoned);
+        }
+        let pending = shared.log.begin_upkeep();
+        drop(shared);
         match pending {
             Some(pending) => {
                 let finished = pending.run();
@@ -201,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_panics_leaves_nobody_waiting() {
-        let options = Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, ..Options::default() };
+        let options = Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, ..Options::new(0) };
         let (mut log, _) =
             SharedLog::open(Arc::new(SimDisk::new()), Path::new("/log"), &options).expect("a log opens");
         log.create(StreamId(1), 0).expect("a stream is created");

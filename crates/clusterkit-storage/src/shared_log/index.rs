@@ -21,6 +21,9 @@ pub(super) struct Index {
     streams: BTreeMap<StreamId, Stream>,
     live: BTreeMap<SegmentId, u64>,
     table_bytes: usize,
+    /// Entries from this number on are not durable, unless a sync said so since. Nothing while all that is told
+    /// is read from the disk.
+    unsynced: Option<u64>,
 }
 
 /// What an entry changes of a stream.
@@ -67,6 +70,11 @@ impl Index {
         self.live.get(&segment).copied().unwrap_or(0)
     }
 
+    /// Entries from this number on are not durable when they are told.
+    pub(super) fn count_from(&mut self, number: u64) {
+        self.unsynced = Some(number);
+    }
+
     pub(super) fn table_bytes(&self) -> usize {
         self.table_bytes
     }
@@ -78,6 +86,9 @@ impl Index {
 
     /// Carries out what the entry `number` says of a stream, which exists, or is to be created.
     pub(super) fn apply(&mut self, id: StreamId, number: u64, change: Change) {
+        let synced_end = self.unsynced;
+        let is_beginning = matches!(change, Change::Create(_) | Change::Reset(_));
+        let is_append = matches!(change, Change::Append(_));
         match change {
             Change::Create(start) => self.create(id, start),
             Change::Remove => return self.remove(id),
@@ -89,7 +100,13 @@ impl Index {
             Change::Reset(start) => self.reset(id, start),
             Change::Truncate(end) => self.truncate(id, end),
         }
-        self.stream_mut(id).last = number;
+        let stream = self.stream_mut(id);
+        stream.last = number;
+        match synced_end {
+            Some(_) if is_beginning => stream.begin_at(number),
+            Some(synced_end) if is_append => stream.note_append(number, synced_end),
+            _ => {}
+        }
     }
 
     /// The entry `number` of a stream that exists is known by its header alone.
@@ -241,6 +258,7 @@ impl Index {
         let stream = self.stream_mut(id);
         let count = end.saturating_sub(stream.start).min(stream.places.len() as u64);
         let gone: Vec<Place> = stream.places.drain(count as usize..).collect();
+        stream.unsynced.retain(|run| run.offset < end);
         self.forget(id, gone);
     }
 

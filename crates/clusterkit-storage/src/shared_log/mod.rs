@@ -45,7 +45,7 @@
 //! # Cost
 //!
 //! An entry takes 48 bytes and its payload, a stream 38 bytes and its note in each segment's table, a record 12
-//! bytes of memory. Opening reads each segment once, in pieces of [`READ_BYTES_MAX`](crate::limits::READ_BYTES_MAX)
+//! bytes of memory, and up to 16 more until it is durable. Opening reads each segment once, in pieces of [`READ_BYTES_MAX`](crate::limits::READ_BYTES_MAX)
 //! or one record, and there are at most [`SHARED_SEGMENTS_MAX`] of them; what lies behind damage is read twice.
 //!
 //! # Threads
@@ -98,11 +98,12 @@ use self::index::{Change, Index, ROW_BYTES};
 use self::segment::{Home, Segment, SegmentId};
 use self::stream::{Place, Stream};
 use self::sync::SyncTurn;
+use self::upkeep::Lease;
 use self::write::Payloads;
 use crate::disk::{Disk, DiskFile};
 use crate::limits::{
-    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_RESERVED,
-    SHARED_SEGMENTS_SPARE,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX,
+    SHARED_SEGMENTS_RESERVED, SHARED_SEGMENTS_SPARE,
 };
 
 /// What the replicas of a node need of the log that they share. [`SharedLog`] is one on a disk, [`MemoryLog`]
@@ -166,13 +167,17 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Any number, chosen by chance, that a log which is created mixes into its checksums, so that no record
     /// that a client made up passes for an entry when damage is searched for entries behind it. An existing
-    /// log keeps its own. Default 0, which is fine where nobody is hostile.
+    /// log keeps its own.
     pub salt: u64,
+    /// Bytes of the disk that are left to others, as a state store that must write before this log can be
+    /// released: with less, no segment is prepared, as if the disk were full. Default 0.
+    pub free_bytes_min: u64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Options { segment_bytes: SEGMENT_BYTES_DEFAULT, salt: 0 }
+impl Options {
+    /// Options with this salt, and defaults besides.
+    pub fn new(salt: u64) -> Self {
+        Options { segment_bytes: SEGMENT_BYTES_DEFAULT, salt, free_bytes_min: 0 }
     }
 }
 
@@ -185,7 +190,7 @@ impl Default for Options {
 /// use clusterkit_storage::shared_log::{Log, Options, SharedLog, StreamId};
 ///
 /// let disk = SimDisk::new();
-/// let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+/// let options = Options { segment_bytes: 1 << 20, ..Options::new(0) };
 /// let (mut log, _) = SharedLog::open(Arc::new(disk.clone()), Path::new("/log"), &options)?;
 /// let (red, blue) = (StreamId(1), StreamId(2));
 /// log.create(red, 0)?;
@@ -233,6 +238,7 @@ pub struct SharedLog {
     crippled: BTreeSet<SegmentId>,
     poisoned: bool,
     turn: Arc<SyncTurn>,
+    lease: Lease,
 }
 
 impl SharedLog {
@@ -258,6 +264,13 @@ impl SharedLog {
     /// The number below which every entry is durable.
     pub fn synced_end(&self) -> u64 {
         self.synced_end
+    }
+
+    /// Where the records of a stream end that are durable as they are now: all below this offset are there after
+    /// a crash, unless something is changed before. Nothing if the stream does not exist, or if it is not
+    /// durable yet that it begins where it does. May lie below the stream's start, after a release.
+    pub fn durable_end(&self, stream: StreamId) -> Option<u64> {
+        self.index.stream(stream)?.durable_end(self.synced_end)
     }
 
     /// How many segments hold entries. Compact when they become many, [`SHARED_SEGMENTS_MAX`] at the latest.
@@ -322,7 +335,8 @@ impl SharedLog {
             Change::Note(note) => note.clone(),
             _ => Bytes::new(),
         };
-        self.make_room(Payloads::One(payload.len()), SHARED_SEGMENTS_MAX, 0)?;
+        let headroom = self.headroom(kind);
+        self.make_room(Payloads::One(payload.len() + headroom), SHARED_SEGMENTS_MAX, 0)?;
         let (number, _) = self.push(kind, stream, offset, &payload).map_err(ChangeError::Disk)?;
         self.index.apply(stream, number, change);
         Ok(())

@@ -15,6 +15,7 @@ use super::replay::{Milestone, Replay};
 use super::segment::{Home, Segment, SegmentId, id_in_name, is_unfinished, write_zeros};
 use super::sync::{MARK_BYTES, mark_in};
 use super::table::Table;
+use super::upkeep::Lease;
 use super::walk::{End, Gap, Source, Step, Walk};
 use super::{Options, SharedLog, StreamId};
 use crate::checked::{
@@ -85,7 +86,7 @@ pub(super) fn open(
     let files = Files::list(&*disk, dir)?;
     let format = Format::read(&*disk, dir)?;
     let salt = format.as_ref().map_or(options.salt, |format| format.salt);
-    let home = Home { disk, dir: Arc::from(dir), salt };
+    let home = Home { disk, dir: Arc::from(dir), salt, free_bytes_min: options.free_bytes_min };
     match format {
         None if !files.segments.is_empty() => Err(OpenError::FormatMissing { dir: dir.to_path_buf() }),
         None | Some(Format { created: false, .. }) => create(home, segment_bytes, &files),
@@ -161,6 +162,7 @@ fn create(home: Home, segment_bytes: u64, files: &Files) -> Result<(SharedLog, R
     log.flush()?;
     log.active.file.sync_data()?;
     log.synced_end = log.number_next;
+    log.index.count_from(log.number_next);
     log.write_mark()?;
     log.mark.sync_all()?;
     log.home.disk.sync_dir(&log.home.dir)?;
@@ -339,6 +341,7 @@ fn finish(
     log.prepared = prepared;
     log.number_next = number;
     log.synced_end = number;
+    log.index.count_from(number);
     if position == 0 {
         log.push_table();
     }
@@ -415,6 +418,7 @@ impl Parts {
             cursor: None,
             poisoned: false,
             turn: Arc::default(),
+            lease: Lease::default(),
         }
     }
 }

@@ -99,6 +99,7 @@ impl SharedLog {
         }
         if finished.end > self.synced_end {
             self.synced_end = finished.end;
+            self.index.count_from(finished.end);
             self.unsynced.retain(|(end, _)| *end > finished.end);
             self.attempt(|log| log.write_mark())?;
         }

@@ -1,16 +1,18 @@
 //! Writing entries: room, segments that follow one another, bytes that wait to be handed to the disk.
 
-use std::io;
 use std::mem;
 
 use bytes::Bytes;
 
 use super::entry::{Header, Standing, Subject};
 use super::error::NoRoom;
+use super::segment::is_full;
 use super::table::{Table, front_bytes};
 use super::{HEADER_BYTES, Kind, Place, Segment, SegmentId, SharedLog, StreamId};
 use crate::disk::DiskError;
-use crate::limits::{TABLE_BYTES_MAX, TABLE_SHARE, WRITE_BYTES_MAX};
+use crate::limits::{
+    SHARED_HEADROOM_SHARE, SHARED_SEGMENTS_MAX, TABLE_BYTES_MAX, TABLE_SHARE, WRITE_BYTES_MAX,
+};
 
 /// What room is to be made for.
 #[derive(Clone, Copy)]
@@ -45,6 +47,20 @@ impl SharedLog {
             self.prepared.push_back(segment);
         }
         Ok(())
+    }
+
+    /// Bytes that an entry must leave free in the last segment that there can be. Those that add something leave
+    /// room for those that give something up, and these for the entries that free segments.
+    pub(super) fn headroom(&self, kind: Kind) -> usize {
+        if !self.prepared.is_empty() && self.segment_count() < SHARED_SEGMENTS_MAX {
+            return 0;
+        }
+        let share = self.segment_bytes / SHARED_HEADROOM_SHARE;
+        let headroom = match kind {
+            Kind::Create | Kind::Move | Kind::Note => share,
+            _ => (share / 2).min((self.sealed.len() * HEADER_BYTES) as u64),
+        };
+        headroom as usize
     }
 
     /// Whether the segment that is written to takes another entry. One that holds its table alone takes any.
@@ -155,7 +171,7 @@ impl SharedLog {
         let id = self.next_id();
         match self.home.prepare(id, self.segment_bytes) {
             Ok(segment) => Ok(segment),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(NoRoom::DiskFull(error)),
+            Err(error) if is_full(&error) => Err(NoRoom::DiskFull(error)),
             Err(error) => {
                 self.poisoned = true;
                 Err(NoRoom::Disk(error))

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
 use clusterkit_storage::limits::PAGE_BYTES;
-use clusterkit_storage::shared_log::{AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId};
+use clusterkit_storage::shared_log::{
+    AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId,
+};
 
 use crate::twin::{Chance, DIR, Streams, contents, open, reopen};
 
@@ -590,7 +592,8 @@ fn with_old_versions() -> (SimDisk, SharedLog) {
     append(&mut log, 1, 15);
     fill_segments(&mut log, 2);
     log.truncate(StreamId(1), 12).unwrap();
-    let newer: Vec<Bytes> = (12..15).map(|offset| Bytes::from(format!("newer {offset}").repeat(20))).collect();
+    let newer: Vec<Bytes> =
+        (12..15).map(|offset| Bytes::from(format!("newer {offset}").repeat(20))).collect();
     log.append(StreamId(1), 12, &newer).unwrap();
     fill_segments(&mut log, 3);
     let end = log.stream(StreamId(9)).unwrap().records.end;

@@ -105,7 +105,7 @@ impl Twin {
 }
 
 pub(crate) fn options() -> Options {
-    Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, salt: 0x5eed }
+    Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, ..Options::new(0x5eed) }
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Result<(SharedLog, Recovery), OpenError> {
