@@ -220,9 +220,8 @@ pub struct SharedLog {
     index: Index,
     sealed: BTreeMap<SegmentId, Segment>,
     active: Segment,
-    /// Where the next entry of `active` will lie, and where its first one ends.
+    /// Where the next entry of `active` will lie.
     position: u64,
-    table_end: u64,
     staged: Vec<u8>,
     number_next: u64,
     synced_end: u64,

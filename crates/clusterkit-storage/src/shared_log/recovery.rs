@@ -321,7 +321,7 @@ fn finish(
     // An earlier process may have ended before it synced the names that were just read, and from here on the
     // log builds on them.
     home.disk.sync_dir(&home.dir)?;
-    let sorted = Sorted::new(segment_bytes, sources, &outcome)?;
+    let sorted = Sorted::new(sources, &outcome)?;
     let held: BTreeSet<SegmentId> = sorted.ids().collect();
     let stale = files.segments.iter().filter(|id| !held.contains(id)).map(|id| home.path(*id));
     let unfinished = files.unfinished.iter().cloned().chain([temporary(&home.dir.join(FORMAT_NAME))]);
@@ -357,7 +357,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(segment_bytes: u64, sources: &[Source], outcome: &Outcome) -> Result<Self, DiskError> {
+    fn new(sources: &[Source], outcome: &Outcome) -> Result<Self, DiskError> {
         let replay = &outcome.replay;
         let active_id = sources[outcome.at].id;
         // Freed segments stay as long as one is there that lost its table and needs them to be understood.
@@ -372,7 +372,7 @@ impl Sorted {
             let segment = sources[at].segment.as_ref();
             let blank = written_end(sources, outcome, (at, 0))? == 0;
             if let Some(segment) = segment.filter(|_| blank)
-                && segment.file.length()? == segment_bytes
+                && segment.capacity >= SHARED_SEGMENT_BYTES_MIN
             {
                 prepared.push_back(segment.clone());
             }
@@ -406,7 +406,6 @@ impl Parts {
             id_next: active.id.next(),
             active,
             position: 0,
-            table_end: 0,
             staged: Vec::new(),
             number_next: 1,
             synced_end: 1,

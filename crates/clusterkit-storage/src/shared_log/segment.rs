@@ -50,19 +50,22 @@ pub(super) struct Segment {
     pub(super) key: Key,
     pub(super) path: Arc<Path>,
     pub(super) file: Arc<dyn DiskFile>,
+    /// Bytes that the file had when it was opened, or when it was filled.
+    pub(super) capacity: u64,
 }
 
 impl Home {
     pub(super) fn open(&self, id: SegmentId) -> Result<Segment, DiskError> {
         let file = self.disk.open(&self.path(id), OpenMode::Write)?;
-        Ok(self.segment(id, Arc::from(file)))
+        let capacity = file.length()?;
+        Ok(self.segment(id, Arc::from(file), capacity))
     }
 
     /// Creates a segment of zeros. It is durable, and has its name for ever, when this returns. Where the disk
     /// is full, [`io::ErrorKind::StorageFull`] is answered and nothing left behind.
     pub(super) fn prepare(&self, id: SegmentId, bytes: u64) -> Result<Segment, DiskError> {
         let file = self.prepare_unnamed(id, bytes)?;
-        self.give_name(id, file)
+        self.give_name(id, file, bytes)
     }
 
     /// Creates a segment of zeros that has not its name yet.
@@ -81,10 +84,15 @@ impl Home {
         }
     }
 
-    pub(super) fn give_name(&self, id: SegmentId, file: Arc<dyn DiskFile>) -> Result<Segment, DiskError> {
+    pub(super) fn give_name(
+        &self,
+        id: SegmentId,
+        file: Arc<dyn DiskFile>,
+        bytes: u64,
+    ) -> Result<Segment, DiskError> {
         self.disk.rename(&self.path_unfinished(id), &self.path(id))?;
         self.disk.sync_dir(&self.dir)?;
-        Ok(self.segment(id, file))
+        Ok(self.segment(id, file, bytes))
     }
 
     fn path_unfinished(&self, id: SegmentId) -> PathBuf {
@@ -102,8 +110,8 @@ impl Home {
         Ok(file)
     }
 
-    fn segment(&self, id: SegmentId, file: Arc<dyn DiskFile>) -> Segment {
-        Segment { id, key: Key::new(self.salt, id), path: Arc::from(self.path(id)), file }
+    fn segment(&self, id: SegmentId, file: Arc<dyn DiskFile>, capacity: u64) -> Segment {
+        Segment { id, key: Key::new(self.salt, id), path: Arc::from(self.path(id)), file, capacity }
     }
 }
 

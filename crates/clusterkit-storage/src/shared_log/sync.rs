@@ -147,11 +147,6 @@ impl SharedLog {
         Ok(true)
     }
 
-    /// Whether an entry without a payload fits, into the last prepared segment at worst.
-    fn takes_an_entry(&self) -> bool {
-        self.has_room(0) || !self.prepared.is_empty()
-    }
-
     fn is_dead(&self, id: SegmentId) -> bool {
         let needed = self.crippled.range(id.next()..).next().is_some();
         self.index.live_bytes(id) == 0 && !needed

@@ -57,7 +57,7 @@ impl PendingUpkeep {
     fn prepare(&self, prepared: &mut Vec<Segment>) -> Result<(), DiskError> {
         for id in &self.create {
             let file = self.home.prepare_unnamed(*id, self.segment_bytes)?;
-            prepared.extend(self.leased(|| self.home.give_name(*id, file)).transpose()?);
+            prepared.extend(self.leased(|| self.home.give_name(*id, file, self.segment_bytes)).transpose()?);
         }
         Ok(())
     }

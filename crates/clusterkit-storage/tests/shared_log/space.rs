@@ -362,3 +362,43 @@ fn space_that_others_need_is_left_to_them() {
     assert!(matches!(refused, Ok(()) | Err(UpkeepError::DiskFull(_))), "{refused:?}");
     assert!(disk.free_bytes(Path::new(DIR)).unwrap() >= 4 * SEGMENT);
 }
+
+#[test]
+fn a_record_larger_than_a_segment_is_refused_on_a_full_disk() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    log.prepare_next().unwrap();
+    fill(&disk);
+    let end = log.stream(HOT).unwrap().records.end;
+    let refused = log.append(HOT, end, &[Bytes::from(vec![3; 100_000])]);
+    assert!(matches!(refused, Err(AppendError::DiskFull(_))), "{refused:?}");
+    log.append(HOT, end, &[record(1)]).unwrap();
+    log.sync().unwrap();
+    disk.set_capacity_bytes(None);
+    log.append(HOT, end + 1, &[Bytes::from(vec![3; 100_000]), record(2)]).unwrap();
+    settle(&mut log);
+    let expected = contents(&log);
+    disk.crash_clean();
+    assert_eq!(contents(&reopen(&disk)), expected);
+}
+
+#[test]
+fn larger_segments_make_those_that_are_there_no_larger() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    log.prepare_next().unwrap();
+    log.close().unwrap();
+    fill(&disk);
+    let options = Options { segment_bytes: 8 * SEGMENT, ..options() };
+    let open = || SharedLog::open(Arc::new(disk.clone()), Path::new(DIR), &options).unwrap().0;
+    let mut log = open();
+    fill(&disk);
+    append_until_full(&mut log);
+    log.note(COLD, Bytes::from("there is a spare segment still")).unwrap();
+    let refused = (0..1_000).find_map(|_| log.note(COLD, record(1)).err());
+    assert!(matches!(refused, Some(ChangeError::DiskFull(_))), "{refused:?}");
+    log.sync().unwrap();
+    let expected = contents(&log);
+    drop(log);
+    assert_eq!(contents(&open()), expected);
+}
