@@ -59,6 +59,9 @@ pub const COMPACT_EXAMINED_MAX: usize = 1 << 20;
 /// How closely opening remembers where records lie that it may have to write anew.
 pub const TRAIL_BYTES: u64 = 64 << 10;
 
+/// Pages that a disk may fail to read while a shared log is opened, before the whole disk is taken to have failed.
+pub const UNREADABLE_PAGES_MAX: usize = 4_096;
+
 const _: () = assert!(SHARED_SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SHARED_SEGMENTS_RESERVED < SHARED_SEGMENTS_MAX);
 // A table is an entry like a record, with the names of all segments in front.

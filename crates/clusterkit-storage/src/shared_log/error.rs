@@ -60,6 +60,11 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The disk cannot read a part of which it cannot be told whether it held something that was durable. Nothing
+    /// changed on the disk. Retry once in a new process; if the same part fails again, it is damage: as with
+    /// [`OpenError::Damaged`], keep the directory aside.
+    #[error("a part of the log cannot be read")]
+    Unreadable(#[source] DiskError),
 }
 
 /// Records could not be appended.

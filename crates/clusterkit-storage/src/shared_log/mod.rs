@@ -26,6 +26,9 @@
 //! passes for a torn tail only if it is of the last sync before a power cut that came within those seconds, or
 //! if nothing behind it is left; that takes a power cut and a disk that broke its promise at once.
 //!
+//! What the disk cannot read is a hole where the log goes on behind it. Where the log may end there, it does not
+//! open: [`OpenError::Unreadable`].
+//!
 //! A hole hits only streams that lost an entry there. Which ones did, is told by the header of the entry, which
 //! has a checksum of its own, or by what comes behind: each entry names the previous one of its stream, and
 //! each segment begins with a table that names the newest entry of every stream. The log then opens, names

@@ -3,6 +3,7 @@
 //! Nothing on the disk is changed before all of it was read and believed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -244,7 +245,10 @@ impl<'a> Plan<'a> {
                     continue;
                 }
                 Step::Gap(gap) => gap,
-                Step::End(end) => return self.end(end, replay, ends),
+                Step::End(end) => {
+                    check_readable(&walk, (end.at, end.position))?;
+                    return self.end(end, replay, ends);
+                }
             };
             let synced = match proof {
                 Some(proof) => proof,
@@ -252,6 +256,7 @@ impl<'a> Plan<'a> {
             };
             replay.mark = synced;
             if synced <= gap.lost.start {
+                check_readable(&walk, (gap.at, gap.position))?;
                 return self.torn(&gap, replay, ends);
             }
             replay.hole(&self.sources[gap.at], &gap);
@@ -283,6 +288,17 @@ impl<'a> Plan<'a> {
 
     fn path(&self, at: usize) -> PathBuf {
         self.home.path(self.sources[at].id)
+    }
+}
+
+/// Whether all could be read where the log may end. What cannot be read is no torn tail.
+fn check_readable(walk: &Walk<'_>, (at, position): (usize, u64)) -> Result<(), OpenError> {
+    match walk.unreadable_from(at, position) {
+        None => Ok(()),
+        Some(error) => {
+            let source = io::Error::new(error.kind(), error.clone());
+            Err(OpenError::Unreadable(DiskError::new(error.operation, &error.path, source)))
+        }
     }
 }
 

@@ -1,15 +1,19 @@
 //! Damage to what was synced is reported with the streams that it hits, and a wrong record is never served.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
+use clusterkit_storage::disk::{
+    Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, Operation, SimDisk,
+};
 use clusterkit_storage::limits::PAGE_BYTES;
 use clusterkit_storage::shared_log::{
     AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId,
 };
 
-use crate::twin::{Chance, DIR, Streams, contents, open, reopen};
+use crate::twin::{Chance, DIR, Streams, contents, open, options, reopen};
 
 const HEADER: u64 = 48;
 
@@ -661,5 +665,114 @@ fn a_record_that_rots_stops_no_compaction() {
     for log in [log, open(&disk).unwrap().0] {
         assert!(log.stream(StreamId(1)).unwrap().damaged);
         assert_eq!(contents(&log)[&2].records, [payload(2, 0)]);
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_read_hits_its_streams_or_refuses_the_log() {
+    let (disk, streams) = closed();
+    let segments = files(&disk).into_iter().filter(|path| path.extension().is_some_and(|name| name == "seg"));
+    let (mut told, mut refused) = (0, 0);
+    for segment in segments {
+        for page in 0..length(&disk, &segment) / PAGE_BYTES as u64 {
+            let bad = BadPage { disk: disk.clone(), path: segment.clone(), page: page * PAGE_BYTES as u64 };
+            let context = format!("{} page {page}", segment.display());
+            match SharedLog::open(Arc::new(bad), Path::new(DIR), &options()) {
+                Ok((log, recovery)) => {
+                    told += 1;
+                    let damage = recovery.damage.unwrap_or_else(|| panic!("{context}: damage is reported"));
+                    let mut expected = streams.clone();
+                    damage.streams.iter().for_each(|stream| drop(expected.remove(&stream.0)));
+                    expected.keys().for_each(|id| assert!(!log.stream(StreamId(*id)).unwrap().damaged));
+                }
+                Err(OpenError::Unreadable(_) | OpenError::Damaged { .. }) => refused += 1,
+                Err(error) => panic!("{context}: {error:?}"),
+            }
+        }
+    }
+    assert!(told > 3 && refused > 3, "{told} told, {refused} refused");
+}
+
+/// A disk with a page that fails whenever it is read.
+#[derive(Clone, Debug)]
+struct BadPage {
+    disk: SimDisk,
+    path: PathBuf,
+    page: u64,
+}
+
+#[derive(Debug)]
+struct BadFile {
+    file: Box<dyn DiskFile>,
+    bad: BadPage,
+}
+
+impl Disk for BadPage {
+    fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
+        self.disk.create_dir_all(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        let file = self.disk.open(path, mode)?;
+        Ok(if path == self.path { Box::new(BadFile { file, bad: self.clone() }) } else { file })
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, DiskError> {
+        self.disk.list(dir)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        Err(DiskError::new(Operation::Remove, path, std::io::ErrorKind::Unsupported.into()))
+    }
+
+    fn rename(&self, source: &Path, target: &Path) -> Result<(), DiskError> {
+        self.disk.rename(source, target)
+    }
+
+    fn exists(&self, _: &Path) -> Result<bool, DiskError> {
+        // Nothing is removed, so that the next round finds the same.
+        Ok(false)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<DiskLock, LockError> {
+        self.disk.lock(path)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> Result<u64, DiskError> {
+        self.disk.free_bytes(dir)
+    }
+}
+
+impl DiskFile for BadFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        let BadPage { path, page, .. } = &self.bad;
+        if offset < page + PAGE_BYTES as u64 && offset + buffer.len() as u64 > *page {
+            return Err(DiskError::new(Operation::Read, path, std::io::ErrorKind::Other.into()));
+        }
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn length(&self) -> Result<u64, DiskError> {
+        self.file.length()
+    }
+
+    fn set_length(&self, length: u64) -> Result<(), DiskError> {
+        self.file.set_length(length)
+    }
+
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> Result<(), DiskError> {
+        self.file.sync_all()
     }
 }
