@@ -40,7 +40,7 @@ fn fresh_dir(name: &str) -> PathBuf {
 }
 
 fn open_log(name: &str, streams: u64) -> SharedLog {
-    let opened = SharedLog::open(Arc::new(RealDisk), &fresh_dir(name), &Options::default());
+    let opened = SharedLog::open(Arc::new(RealDisk), &fresh_dir(name), &Options::new(0));
     let (mut log, _) = opened.expect("a new log opens");
     (0..streams).for_each(|stream| log.create(StreamId(stream), 0).expect("a stream is created"));
     log.sync().expect("streams are synced");
@@ -237,7 +237,7 @@ fn print_opening() {
     log.close().expect("the log is closed");
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench_shared_log").join("opening");
     let begun = Instant::now();
-    let opened = SharedLog::open(Arc::new(RealDisk), &dir, &Options::default());
+    let opened = SharedLog::open(Arc::new(RealDisk), &dir, &Options::new(0));
     let (log, _) = opened.expect("the log opens");
     let took = begun.elapsed().as_secs_f64();
     let mib = log.live_bytes() as f64 / f64::from(1 << 20);

@@ -42,6 +42,8 @@ pub const SHARED_SEGMENTS_SPARE: usize = 1;
 pub const SHARED_SEGMENTS_PREPARED: usize = SHARED_SEGMENTS_SPARE + 1;
 /// Compaction leaves this part of the last segment it can have (one in so many) to changes of streams.
 pub const SHARED_HEADROOM_SHARE: u64 = 8;
+/// Where a stream may begin at most, so that no offset of it overflows.
+pub const OFFSET_MAX: u64 = 1 << 62;
 /// Bytes of one stream's note.
 pub const NOTE_BYTES_MAX: usize = 4_096;
 /// Bytes of the table of all streams and their notes, which every segment begins with.
@@ -56,6 +58,9 @@ pub const COMPACT_LIVE_PERCENT_MAX: u64 = 50;
 pub const COMPACT_EXAMINED_MAX: usize = 1 << 20;
 /// How closely opening remembers where records lie that it may have to write anew.
 pub const TRAIL_BYTES: u64 = 64 << 10;
+
+/// Pages that a disk may fail to read while a shared log is opened, before the whole disk is taken to have failed.
+pub const UNREADABLE_PAGES_MAX: usize = 4_096;
 
 const _: () = assert!(SHARED_SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SHARED_SEGMENTS_RESERVED < SHARED_SEGMENTS_MAX);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::limits::{NOTE_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::limits::{NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX};
 use crate::shared_log::{AppendError, ChangeError, Log, ReadError, StreamId, StreamStatus};
 
 const RED: StreamId = StreamId(7);
@@ -117,11 +117,17 @@ fn a_reset_goes_on_anywhere<L: Log>(log: &mut L) {
     let log = red(log);
     append(log, RED, 0, &["a", "b", "c"]);
     log.note(RED, Bytes::from("note")).expect("a note is taken");
-    for start in [50, 1, 1 << 60] {
+    for start in [50, 1, OFFSET_MAX] {
         log.reset(RED, start).expect("a stream is reset");
         assert_eq!(range(log, RED), start..start);
         append(log, RED, start, &["new"]);
         assert_eq!(read(log, RED, start..start + 1), ["new"]);
+    }
+    for start in [OFFSET_MAX + 1, u64::MAX] {
+        let refused = log.reset(RED, start);
+        assert!(matches!(refused, Err(ChangeError::OffsetTooLarge { .. })), "{refused:?}");
+        let refused = log.create(BLUE, start);
+        assert!(matches!(refused, Err(ChangeError::OffsetTooLarge { .. })), "{refused:?}");
     }
     let status = log.stream(RED).expect("the stream is there");
     assert_eq!(status.note.as_deref(), Some(&b"note"[..]), "the note stays");

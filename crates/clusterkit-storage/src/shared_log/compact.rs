@@ -1,11 +1,9 @@
 //! Moving needed records out of sparse segments, so that those can be freed.
 
-use super::error::{CompactError, NoRoom};
+use super::error::{CompactError, NoRoom, ReadError};
 use super::write::Payloads;
 use super::{Change, Kind, Place, SegmentId, SharedLog, StreamId};
-use crate::limits::{
-    COMPACT_EXAMINED_MAX, COMPACT_LIVE_PERCENT_MAX, SHARED_HEADROOM_SHARE, SHARED_SEGMENTS_MAX,
-};
+use crate::limits::{COMPACT_EXAMINED_MAX, COMPACT_LIVE_PERCENT_MAX, SHARED_SEGMENTS_MAX};
 
 /// How far compaction came in the segment that it empties.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +19,8 @@ pub(super) struct Cursor {
 pub struct Compaction {
     /// Bytes that were moved, with their headers.
     pub moved_bytes: u64,
+    /// Records that were whole when the log was opened and are not any more. Their streams are damaged now.
+    pub lost_count: u64,
     /// There is no segment left that is worth it, or no room to move anything to. Otherwise call again.
     pub done: bool,
 }
@@ -37,7 +37,7 @@ impl SharedLog {
     /// [`COMPACT_LIVE_PERCENT_MAX`] percent live are left alone. Reads and writes in the caller's thread and
     /// takes part of what appends get, so give it a budget that is small against them.
     pub fn compact(&mut self, budget_bytes: u64) -> Result<Compaction, CompactError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(CompactError::Poisoned);
         }
         let mut progress = Compaction::default();
@@ -54,8 +54,11 @@ impl SharedLog {
                         progress.done = true;
                         break;
                     }
-                    self.relocate(stream, offset)?;
-                    progress.moved_bytes += place.bytes();
+                    if self.relocate(stream, offset)? {
+                        progress.moved_bytes += place.bytes();
+                    } else {
+                        progress.lost_count += 1;
+                    }
                 }
                 Next::SegmentDone => self.cursor = None,
             }
@@ -107,8 +110,7 @@ impl SharedLog {
 
     /// Whether a record can be moved with room left for changes of streams.
     fn make_room_to_move(&mut self, place: Place) -> Result<bool, CompactError> {
-        let headroom = if self.prepared.is_empty() { self.segment_bytes / SHARED_HEADROOM_SHARE } else { 0 };
-        let bytes = place.length as usize + headroom as usize;
+        let bytes = place.length as usize + self.headroom(Kind::Move);
         let room = match self.make_room(Payloads::One(bytes), SHARED_SEGMENTS_MAX, 0) {
             Ok(()) => return Ok(true),
             Err(NoRoom::Disk(error)) => Err(CompactError::Disk(error)),
@@ -119,12 +121,22 @@ impl SharedLog {
         room
     }
 
-    fn relocate(&mut self, stream: StreamId, offset: u64) -> Result<(), CompactError> {
+    /// Moves a record, or gives it up if it is not whole any more: its stream is damaged then, and the others
+    /// of the segment need not wait for it. Answers whether it was moved.
+    fn relocate(&mut self, stream: StreamId, offset: u64) -> Result<bool, CompactError> {
         let pending = self.plan_read(stream, offset..offset + 1, 0);
-        let mut records = pending.run().map_err(CompactError::Read)?;
+        let mut records = match pending.run() {
+            Ok(records) => records,
+            Err(ReadError::Torn { .. }) => {
+                let last = self.index.last(stream);
+                self.index.apply(stream, last, Change::Move(offset, Place::LOST));
+                return Ok(false);
+            }
+            Err(error) => return Err(CompactError::Read(error)),
+        };
         let (_, payload) = records.pop().expect("a read gives one record at least");
         let (number, place) = self.push(Kind::Move, stream, offset, &payload).map_err(CompactError::Disk)?;
         self.index.apply(stream, number, Change::Move(offset, place));
-        Ok(())
+        Ok(true)
     }
 }

@@ -36,6 +36,9 @@ pub(super) enum Kind {
     Create,
     /// The segment whose id is in the place of the offset holds nothing that is needed.
     Free,
+    /// Something of the stream is lost: what, is told by the bits of [`Loss`](super::stream::Loss) in the place
+    /// of the offset.
+    Lose,
     /// The payload is the record at this offset once more: it lies here from now on.
     Move,
     /// The payload is the stream's note.
@@ -55,10 +58,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Append,
         Kind::Create,
         Kind::Free,
+        Kind::Lose,
         Kind::Move,
         Kind::Note,
         Kind::Release,

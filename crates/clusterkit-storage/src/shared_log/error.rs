@@ -6,7 +6,8 @@ use super::stream::StreamId;
 use crate::checked::ReadFileError;
 use crate::disk::DiskError;
 use crate::limits::{
-    NOTE_BYTES_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SHARED_SEGMENT_BYTES_MIN,
+    SHARED_SEGMENTS_MAX,
 };
 
 /// A log could not be opened.
@@ -59,6 +60,11 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The disk cannot read a part of which it cannot be told whether it held something that was durable. Nothing
+    /// changed on the disk. Retry once in a new process; if the same part fails again, it is damage: as with
+    /// [`OpenError::Damaged`], keep the directory aside.
+    #[error("a part of the log cannot be read")]
+    Unreadable(#[source] DiskError),
 }
 
 /// Records could not be appended.
@@ -76,7 +82,7 @@ pub enum AppendError {
     #[error("the outcome of the append is unknown")]
     Disk(#[source] DiskError),
     /// Nothing changed. The disk is full, and what is left is kept for changes of streams. Release records or
-    /// remove streams, let upkeep free segments, then retry.
+    /// remove streams, sync twice, since a segment is freed by an entry of its own, run upkeep, then retry.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
     /// Nothing changed. The records do not begin where the stream ends. Ask for its range, retry from there.
@@ -117,11 +123,19 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
+    /// Nothing changed. Something of the stream is lost, and the change could let it pass for whole. Remove the
+    /// stream, never retry.
+    #[error("something of stream {stream} that was durable is lost")]
+    Damaged {
+        /// The stream.
+        stream: StreamId,
+    },
     /// After the next open the change has happened or not, and the log is poisoned. Stop the node.
     #[error("the outcome of the change is unknown")]
     Disk(#[source] DiskError),
-    /// Nothing changed. The disk is full, down to the headroom that was kept for changes. Let upkeep free
-    /// segments, then retry.
+    /// Nothing changed. The disk is full, down to the headroom that was kept for such changes: what gives
+    /// something up has more of it than creations and notes. Release records or remove streams, sync twice,
+    /// since a segment is freed by an entry of its own, run upkeep, then retry.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
     /// Nothing changed. A stream of this name exists; it may be removed.
@@ -129,6 +143,12 @@ pub enum ChangeError {
     Exists {
         /// The stream.
         stream: StreamId,
+    },
+    /// Nothing changed. A stream begins at [`OFFSET_MAX`] at most; a retry cannot help.
+    #[error("a stream begins at {OFFSET_MAX} at most, not at {offset}")]
+    OffsetTooLarge {
+        /// Where it was to begin.
+        offset: u64,
     },
     /// Nothing changed. The stream neither holds a record there nor ends there.
     #[error("stream {stream} holds {start} up to {end}, and nothing at {offset}")]
@@ -256,7 +276,8 @@ pub enum CompactError {
     /// Nothing changed. An earlier call failed: stop the node.
     #[error("an earlier operation on this log failed")]
     Poisoned,
-    /// Some records may have been moved. One could not be read.
+    /// Some records may have been moved. The disk failed to read one. Retry; if it fails again and again, remove
+    /// the stream, or the records of its segment are never moved.
     #[error("a record could not be read that was to be moved")]
     Read(#[source] ReadError),
 }

@@ -1,12 +1,13 @@
 //! Many threads, one sync: whoever comes first syncs for all who came before it began, and the others wait.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::error::{AppendError, ChangeError, ReadError, SyncError};
-use super::{Log, SharedLog, StreamId};
+use super::error::{AppendError, ChangeError, CompactError, ReadError, SyncError, UpkeepError};
+use super::{Compaction, Log, SharedLog, StreamId};
 
 /// A [`SharedLog`] that many threads use. A thread that wants its entries durable either leads, and syncs for
 /// all who wait, or follows, and waits. No thread holds the log while the disk syncs, so appends go on then and
@@ -81,6 +82,19 @@ impl GroupCommit {
         change(&mut self.lock().log)
     }
 
+    /// Makes everything durable that was changed until now.
+    pub fn sync(&self) -> Result<(), SyncError> {
+        let shared = self.lock();
+        let end = shared.log.end();
+        self.wait(shared, end)
+    }
+
+    /// Compacts as [`SharedLog::compact`] does. It holds the log while it reads the disk, and all others wait:
+    /// so let the budget be small, and call it often.
+    pub fn compact(&self, budget_bytes: u64) -> Result<Compaction, CompactError> {
+        self.lock().log.compact(budget_bytes)
+    }
+
     /// Reads as [`Log::read`] does. Nobody waits for the disk with this.
     pub fn read(
         &self,
@@ -94,8 +108,13 @@ impl GroupCommit {
 
     /// Frees what is not needed and prepares the segments to come. Nobody waits for the disk with this, so let
     /// a thread call it whenever it has time.
-    pub fn upkeep(&self) -> Result<(), super::UpkeepError> {
-        let pending = self.lock().log.begin_upkeep();
+    pub fn upkeep(&self) -> Result<(), UpkeepError> {
+        let mut shared = self.lock();
+        if shared.log.is_poisoned() {
+            return Err(UpkeepError::Poisoned);
+        }
+        let pending = shared.log.begin_upkeep();
+        drop(shared);
         match pending {
             Some(pending) => {
                 let finished = pending.run();
@@ -123,7 +142,9 @@ impl GroupCommit {
         };
         shared.syncing = true;
         drop(shared);
+        let lead = Lead(self);
         let finished = pending.run();
+        mem::forget(lead);
         let mut shared = self.lock();
         shared.syncing = false;
         let outcome = shared.log.finish_sync(finished);
@@ -136,9 +157,78 @@ impl GroupCommit {
     }
 }
 
+/// A thread that syncs for others. One that panics there leaves them a poisoned log instead of a wait without an
+/// end.
+struct Lead<'a>(&'a GroupCommit);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.0.lock();
+        shared.syncing = false;
+        shared.log.poisoned = true;
+        self.0.synced.notify_all();
+    }
+}
+
 /// A thread that panicked while it held the log may have left it between two states: then the log is poisoned.
 fn distrust(poisoned: PoisonError<MutexGuard<'_, Shared>>) -> MutexGuard<'_, Shared> {
     let mut shared = poisoned.into_inner();
     shared.log.poisoned = true;
     shared
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::Options;
+    use super::*;
+    use crate::disk::{DiskError, DiskFile, SimDisk};
+    use crate::limits::SHARED_SEGMENT_BYTES_MIN;
+
+    #[derive(Debug)]
+    struct PanicsInSync;
+
+    impl DiskFile for PanicsInSync {
+        fn read_at(&self, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
+            Ok(0)
+        }
+
+        fn write_at(&self, _: u64, _: &[u8]) -> Result<(), DiskError> {
+            Ok(())
+        }
+
+        fn length(&self) -> Result<u64, DiskError> {
+            Ok(0)
+        }
+
+        fn set_length(&self, _: u64) -> Result<(), DiskError> {
+            Ok(())
+        }
+
+        fn sync_data(&self) -> Result<(), DiskError> {
+            panic!("a sync panics, as the test wants it to")
+        }
+
+        fn sync_all(&self) -> Result<(), DiskError> {
+            self.sync_data()
+        }
+    }
+
+    #[test]
+    fn a_leader_that_panics_leaves_nobody_waiting() {
+        let options = Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, ..Options::new(0) };
+        let (mut log, _) =
+            SharedLog::open(Arc::new(SimDisk::new()), Path::new("/log"), &options).expect("a log opens");
+        log.create(StreamId(1), 0).expect("a stream is created");
+        log.active.file = Arc::new(PanicsInSync);
+        let group = GroupCommit::new(log);
+        let append = || group.append(StreamId(1), 0, &[Bytes::new()]);
+        assert!(catch_unwind(AssertUnwindSafe(append)).is_err());
+        let refused = append();
+        assert!(matches!(refused, Err(CommitError::Change(AppendError::Poisoned))), "{refused:?}");
+        assert!(!group.lock().syncing);
+    }
 }

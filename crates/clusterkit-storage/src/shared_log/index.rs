@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Buf, BufMut, Bytes};
 
 use super::segment::SegmentId;
-use super::stream::{Place, Stream, StreamId};
+use super::stream::{Loss, Place, Stream, StreamId};
 
 /// Bytes of a stream in a table, without its note.
 pub(super) const ROW_BYTES: usize = 38;
-const BROKEN: u8 = 1;
-const NOTE: u8 = 2;
-const NOTE_LOST: u8 = 4;
+/// In a row, whether there is a note; the bits before it say what is lost.
+const NOTE: u16 = 1 << Loss::BITS;
 
 /// Invariants:
 /// - `live` has for each segment the bytes of the entries that a place leads to, and no zeros.
@@ -22,6 +21,9 @@ pub(super) struct Index {
     streams: BTreeMap<StreamId, Stream>,
     live: BTreeMap<SegmentId, u64>,
     table_bytes: usize,
+    /// Entries from this number on are not durable, unless a sync said so since. Nothing while all that is told
+    /// is read from the disk.
+    unsynced: Option<u64>,
 }
 
 /// What an entry changes of a stream.
@@ -29,6 +31,7 @@ pub(super) struct Index {
 pub(super) enum Change {
     Append(Place),
     Create(u64),
+    Lose(Loss),
     Move(u64, Place),
     Note(Bytes),
     Release(u64),
@@ -45,8 +48,7 @@ pub(super) struct Row {
     pub(super) end: u64,
     pub(super) last: u64,
     pub(super) note: Option<Bytes>,
-    pub(super) note_lost: bool,
-    pub(super) broken: bool,
+    pub(super) loss: Loss,
 }
 
 impl Index {
@@ -68,6 +70,11 @@ impl Index {
         self.live.get(&segment).copied().unwrap_or(0)
     }
 
+    /// Entries from this number on are not durable when they are told.
+    pub(super) fn count_from(&mut self, number: u64) {
+        self.unsynced = Some(number);
+    }
+
     pub(super) fn table_bytes(&self) -> usize {
         self.table_bytes
     }
@@ -79,17 +86,27 @@ impl Index {
 
     /// Carries out what the entry `number` says of a stream, which exists, or is to be created.
     pub(super) fn apply(&mut self, id: StreamId, number: u64, change: Change) {
+        let synced_end = self.unsynced;
+        let is_beginning = matches!(change, Change::Create(_) | Change::Reset(_));
+        let is_append = matches!(change, Change::Append(_));
         match change {
             Change::Create(start) => self.create(id, start),
             Change::Remove => return self.remove(id),
             Change::Append(place) => self.append(id, place),
             Change::Move(offset, place) => self.relocate(id, offset, place),
+            Change::Lose(loss) => self.lose(id, loss),
             Change::Note(note) => self.note(id, note),
             Change::Release(below) => self.release(id, below),
             Change::Reset(start) => self.reset(id, start),
             Change::Truncate(end) => self.truncate(id, end),
         }
-        self.stream_mut(id).last = number;
+        let stream = self.stream_mut(id);
+        stream.last = number;
+        match synced_end {
+            Some(_) if is_beginning => stream.begin_at(number),
+            Some(synced_end) if is_append => stream.note_append(number, synced_end),
+            _ => {}
+        }
     }
 
     /// The entry `number` of a stream that exists is known by its header alone.
@@ -145,9 +162,9 @@ impl Index {
         self.table_bytes -= stream.note.as_ref().map_or(0, Bytes::len);
         self.table_bytes += bytes;
         stream.note.clone_from(&row.note);
-        stream.note_lost = row.note_lost;
-        stream.broken |= row.broken;
         stream.last = row.last;
+        stream.note_lost = row.loss.note;
+        self.lose(row.stream, row.loss);
     }
 
     /// Gives up streams with records in segments that are not held.
@@ -163,9 +180,7 @@ impl Index {
 
     pub(super) fn encode_rows(&self, buffer: &mut Vec<u8>) {
         for (id, stream) in &self.streams {
-            let flags =
-                [(stream.broken, BROKEN), (stream.note.is_some(), NOTE), (stream.note_lost, NOTE_LOST)];
-            let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | u16::from(*flag));
+            let flags = stream.loss().bits() | if stream.note.is_some() { NOTE } else { 0 };
             let note = stream.note.as_deref().unwrap_or_default();
             buffer.put_u64_le(id.0);
             buffer.put_u64_le(stream.start);
@@ -206,6 +221,23 @@ impl Index {
         self.bury([old]);
     }
 
+    /// Something of a stream is lost for good: records do not keep their segments alive any more.
+    fn lose(&mut self, id: StreamId, loss: Loss) {
+        if loss.broken {
+            self.clear(id);
+        }
+        let stream = self.stream_mut(id);
+        stream.broken |= loss.broken;
+        stream.note_lost |= loss.note;
+        stream.told = loss;
+        if loss.records && !stream.broken {
+            let places = std::mem::take(&mut stream.places);
+            stream.lost_count = places.len();
+            stream.places = places.iter().map(|_| Place::LOST).collect();
+            self.bury(places);
+        }
+    }
+
     fn note(&mut self, id: StreamId, note: Bytes) {
         self.table_bytes += note.len();
         let stream = self.stream_mut(id);
@@ -226,6 +258,7 @@ impl Index {
         let stream = self.stream_mut(id);
         let count = end.saturating_sub(stream.start).min(stream.places.len() as u64);
         let gone: Vec<Place> = stream.places.drain(count as usize..).collect();
+        stream.unsynced.retain(|run| run.offset < end);
         self.forget(id, gone);
     }
 
@@ -236,6 +269,7 @@ impl Index {
         stream.start = start;
         stream.note_lost |= stream.broken;
         stream.broken = false;
+        stream.told = Loss { note: stream.told.note || stream.told.broken, ..Loss::default() };
     }
 
     fn clear(&mut self, id: StreamId) {
@@ -274,7 +308,7 @@ impl Row {
         let start = bytes.try_get_u64_le().ok()?;
         let end = bytes.try_get_u64_le().ok()?;
         let last = bytes.try_get_u64_le().ok()?;
-        let flags = u8::try_from(bytes.try_get_u16_le().ok()?).ok()?;
+        let flags = bytes.try_get_u16_le().ok()?;
         let length = bytes.try_get_u32_le().ok()? as usize;
         if length > bytes.len() || start > end {
             return None;
@@ -286,8 +320,7 @@ impl Row {
             end,
             last,
             note: (flags & NOTE != 0).then_some(note),
-            note_lost: flags & NOTE_LOST != 0,
-            broken: flags & BROKEN != 0,
+            loss: Loss::of_bits(u64::from(flags)),
         })
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::entry::HEADER_BYTES;
 use super::error::{AppendError, ChangeError, ReadError, SyncError};
 use super::stream::{StreamId, StreamStatus};
-use super::{Log, check_note, check_payloads, check_range};
+use super::{Log, check_note, check_payloads, check_range, check_start};
 
 /// A [`Log`] that a process takes with it when it ends. It never is full and never fails.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +55,7 @@ impl Log for MemoryLog {
         if self.streams.contains_key(&stream) {
             return Err(ChangeError::Exists { stream });
         }
+        check_start(start)?;
         self.streams.insert(stream, Stream { start, ..Stream::default() });
         Ok(())
     }
@@ -82,6 +83,7 @@ impl Log for MemoryLog {
 
     fn reset(&mut self, id: StreamId, start: u64) -> Result<(), ChangeError> {
         let stream = self.subject(id)?;
+        check_start(start)?;
         stream.records.clear();
         stream.start = start;
         Ok(())

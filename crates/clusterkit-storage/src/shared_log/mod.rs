@@ -10,6 +10,8 @@
 //! - Each entry is checked when the log is opened and each record again when it is read: that it is whole, and
 //!   that it is the record of that offset of that stream. A wrong record is never served.
 //! - A log never opens shorter than it was synced, as far as that can be proved, which is as follows.
+//! - A stream of which something is lost stays damaged until it is reset or removed: entries and tables say so
+//!   before what proves it is freed. It takes no other change.
 //! - After a failed write or sync the log is poisoned for ever. A full disk is not a failed write: appends are
 //!   refused and nothing changed, while truncations, releases, removals and notes still fit into a spare segment
 //!   that is kept for them, so that space can be freed.
@@ -23,6 +25,9 @@
 //! durable by [`SharedLog::close`] or, within seconds, by the operating system. So damage to a synced entry
 //! passes for a torn tail only if it is of the last sync before a power cut that came within those seconds, or
 //! if nothing behind it is left; that takes a power cut and a disk that broke its promise at once.
+//!
+//! What the disk cannot read is a hole where the log goes on behind it. Where the log may end there, it does not
+//! open: [`OpenError::Unreadable`].
 //!
 //! A hole hits only streams that lost an entry there. Which ones did, is told by the header of the entry, which
 //! has a checksum of its own, or by what comes behind: each entry names the previous one of its stream, and
@@ -43,7 +48,7 @@
 //! # Cost
 //!
 //! An entry takes 48 bytes and its payload, a stream 38 bytes and its note in each segment's table, a record 12
-//! bytes of memory. Opening reads each segment once, in pieces of [`READ_BYTES_MAX`](crate::limits::READ_BYTES_MAX)
+//! bytes of memory, and up to 16 more until it is durable. Opening reads each segment once, in pieces of [`READ_BYTES_MAX`](crate::limits::READ_BYTES_MAX)
 //! or one record, and there are at most [`SHARED_SEGMENTS_MAX`] of them; what lies behind damage is read twice.
 //!
 //! # Threads
@@ -95,11 +100,13 @@ use self::entry::{HEADER_BYTES, Kind};
 use self::index::{Change, Index, ROW_BYTES};
 use self::segment::{Home, Segment, SegmentId};
 use self::stream::{Place, Stream};
+use self::sync::SyncTurn;
+use self::upkeep::Lease;
 use self::write::Payloads;
 use crate::disk::{Disk, DiskFile};
 use crate::limits::{
-    NOTE_BYTES_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_RESERVED,
-    SHARED_SEGMENTS_SPARE,
+    NOTE_BYTES_MAX, OFFSET_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SHARED_SEGMENTS_MAX,
+    SHARED_SEGMENTS_RESERVED, SHARED_SEGMENTS_SPARE,
 };
 
 /// What the replicas of a node need of the log that they share. [`SharedLog`] is one on a disk, [`MemoryLog`]
@@ -107,7 +114,7 @@ use crate::limits::{
 ///
 /// Every change is durable after the next [`Log::sync`], in order. Each method's errors say what changed.
 pub trait Log {
-    /// Lets a stream exist, empty, whose first record will have the offset `start`.
+    /// Lets a stream exist, empty, whose first record will have the offset `start`, [`OFFSET_MAX`] at most.
     fn create(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError>;
 
     /// Appends records at the end of a stream, which must be `start`. They are readable at once.
@@ -121,7 +128,7 @@ pub trait Log {
     /// empties it. What was released before changes nothing.
     fn release(&mut self, stream: StreamId, below: u64) -> Result<(), ChangeError>;
 
-    /// Gives up all records, and lets the stream go on at `start`, which may be any: for after a snapshot was
+    /// Gives up all records, and lets the stream go on at `start`, [`OFFSET_MAX`] at most: for after a snapshot was
     /// installed. The note stays.
     fn reset(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError>;
 
@@ -163,13 +170,17 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Any number, chosen by chance, that a log which is created mixes into its checksums, so that no record
     /// that a client made up passes for an entry when damage is searched for entries behind it. An existing
-    /// log keeps its own. Default 0, which is fine where nobody is hostile.
+    /// log keeps its own.
     pub salt: u64,
+    /// Bytes of the disk that are left to others, as a state store that must write before this log can be
+    /// released: with less, no segment is prepared, as if the disk were full. Default 0.
+    pub free_bytes_min: u64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Options { segment_bytes: SEGMENT_BYTES_DEFAULT, salt: 0 }
+impl Options {
+    /// Options with this salt, and defaults besides.
+    pub fn new(salt: u64) -> Self {
+        Options { segment_bytes: SEGMENT_BYTES_DEFAULT, salt, free_bytes_min: 0 }
     }
 }
 
@@ -182,7 +193,7 @@ impl Default for Options {
 /// use clusterkit_storage::shared_log::{Log, Options, SharedLog, StreamId};
 ///
 /// let disk = SimDisk::new();
-/// let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+/// let options = Options { segment_bytes: 1 << 20, ..Options::new(0) };
 /// let (mut log, _) = SharedLog::open(Arc::new(disk.clone()), Path::new("/log"), &options)?;
 /// let (red, blue) = (StreamId(1), StreamId(2));
 /// log.create(red, 0)?;
@@ -212,9 +223,8 @@ pub struct SharedLog {
     index: Index,
     sealed: BTreeMap<SegmentId, Segment>,
     active: Segment,
-    /// Where the next entry of `active` will lie, and where its first one ends.
+    /// Where the next entry of `active` will lie.
     position: u64,
-    table_end: u64,
     staged: Vec<u8>,
     number_next: u64,
     synced_end: u64,
@@ -229,6 +239,8 @@ pub struct SharedLog {
     /// Segments whose table was found damaged. While one is there, none before it is freed.
     crippled: BTreeSet<SegmentId>,
     poisoned: bool,
+    turn: Arc<SyncTurn>,
+    lease: Lease,
 }
 
 impl SharedLog {
@@ -256,6 +268,13 @@ impl SharedLog {
         self.synced_end
     }
 
+    /// Where the records of a stream end that are durable as they are now: all below this offset are there after
+    /// a crash, unless something is changed before. Nothing if the stream does not exist, or if it is not
+    /// durable yet that it begins where it does. May lie below the stream's start, after a release.
+    pub fn durable_end(&self, stream: StreamId) -> Option<u64> {
+        self.index.stream(stream)?.durable_end(self.synced_end)
+    }
+
     /// How many segments hold entries. Compact when they become many, [`SHARED_SEGMENTS_MAX`] at the latest.
     pub fn segment_count(&self) -> usize {
         self.sealed.len() + 1
@@ -274,7 +293,7 @@ impl SharedLog {
     }
 
     fn check_append(&self, id: StreamId, start: u64, payloads: &[Bytes]) -> Result<(), AppendError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(AppendError::Poisoned);
         }
         let stream = self.index.stream(id).ok_or(AppendError::Unknown { stream: id })?;
@@ -286,10 +305,20 @@ impl SharedLog {
 
     /// The stream that a change is about.
     fn subject(&self, id: StreamId) -> Result<&Stream, ChangeError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(ChangeError::Poisoned);
         }
         self.index.stream(id).ok_or(ChangeError::Unknown { stream: id })
+    }
+
+    /// The stream that a change is about which builds on what the stream is.
+    fn whole(&self, id: StreamId) -> Result<&Stream, ChangeError> {
+        let stream = self.subject(id)?;
+        if stream.is_damaged() { Err(ChangeError::Damaged { stream: id }) } else { Ok(stream) }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned || self.turn.has_failed()
     }
 
     fn check_table(&self, bytes: usize) -> Result<(), ChangeError> {
@@ -308,7 +337,8 @@ impl SharedLog {
             Change::Note(note) => note.clone(),
             _ => Bytes::new(),
         };
-        self.make_room(Payloads::One(payload.len()), SHARED_SEGMENTS_MAX, 0)?;
+        let headroom = self.headroom(kind);
+        self.make_room(Payloads::One(payload.len() + headroom), SHARED_SEGMENTS_MAX, 0)?;
         let (number, _) = self.push(kind, stream, offset, &payload).map_err(ChangeError::Disk)?;
         self.index.apply(stream, number, change);
         Ok(())
@@ -322,6 +352,7 @@ impl Log for SharedLog {
             Err(ChangeError::Unknown { .. }) => {}
             Err(error) => return Err(error),
         }
+        check_start(start)?;
         self.check_table(self.index.table_bytes() + ROW_BYTES)?;
         self.change(Kind::Create, (stream, start), Change::Create(start))
     }
@@ -339,14 +370,14 @@ impl Log for SharedLog {
     }
 
     fn truncate(&mut self, id: StreamId, end: u64) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         let unchanged = end == stream.end();
         check_range(id, end, stream.start..stream.end())?;
         if unchanged { Ok(()) } else { self.change(Kind::Truncate, (id, end), Change::Truncate(end)) }
     }
 
     fn release(&mut self, id: StreamId, below: u64) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         let unchanged = below <= stream.start;
         check_range(id, below, 0..stream.end())?;
         if unchanged { Ok(()) } else { self.change(Kind::Release, (id, below), Change::Release(below)) }
@@ -354,6 +385,7 @@ impl Log for SharedLog {
 
     fn reset(&mut self, stream: StreamId, start: u64) -> Result<(), ChangeError> {
         self.subject(stream)?;
+        check_start(start)?;
         self.change(Kind::Reset, (stream, start), Change::Reset(start))
     }
 
@@ -363,7 +395,7 @@ impl Log for SharedLog {
     }
 
     fn note(&mut self, id: StreamId, note: Bytes) -> Result<(), ChangeError> {
-        let stream = self.subject(id)?;
+        let stream = self.whole(id)?;
         check_note(&note)?;
         let old = stream.note.as_ref().map_or(0, Bytes::len);
         self.check_table(self.index.table_bytes() - old + note.len())?;
@@ -406,6 +438,10 @@ fn check_payloads(stream: StreamId, place: Range<u64>, payloads: &[Bytes]) -> Re
         Some(position) => Err(AppendError::TooLarge { position, bytes: payloads[position].len() }),
         None => Ok(()),
     }
+}
+
+fn check_start(offset: u64) -> Result<(), ChangeError> {
+    if offset > OFFSET_MAX { Err(ChangeError::OffsetTooLarge { offset }) } else { Ok(()) }
 }
 
 fn check_note(note: &Bytes) -> Result<(), ChangeError> {

@@ -127,7 +127,7 @@ impl SharedLog {
     }
 
     fn check_read(&self, id: StreamId, range: &Range<u64>) -> Result<(), ReadError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(ReadError::Poisoned);
         }
         let stream = self.index.stream(id).ok_or(ReadError::Unknown { stream: id })?;

@@ -3,6 +3,7 @@
 //! Nothing on the disk is changed before all of it was read and believed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::replay::{Milestone, Replay};
 use super::segment::{Home, Segment, SegmentId, id_in_name, is_unfinished, write_zeros};
 use super::sync::{MARK_BYTES, mark_in};
 use super::table::Table;
+use super::upkeep::Lease;
 use super::walk::{End, Gap, Source, Step, Walk};
 use super::{Options, SharedLog, StreamId};
 use crate::checked::{
@@ -85,7 +87,7 @@ pub(super) fn open(
     let files = Files::list(&*disk, dir)?;
     let format = Format::read(&*disk, dir)?;
     let salt = format.as_ref().map_or(options.salt, |format| format.salt);
-    let home = Home { disk, dir: Arc::from(dir), salt };
+    let home = Home { disk, dir: Arc::from(dir), salt, free_bytes_min: options.free_bytes_min };
     match format {
         None if !files.segments.is_empty() => Err(OpenError::FormatMissing { dir: dir.to_path_buf() }),
         None | Some(Format { created: false, .. }) => create(home, segment_bytes, &files),
@@ -161,6 +163,7 @@ fn create(home: Home, segment_bytes: u64, files: &Files) -> Result<(SharedLog, R
     log.flush()?;
     log.active.file.sync_data()?;
     log.synced_end = log.number_next;
+    log.index.count_from(log.number_next);
     log.write_mark()?;
     log.mark.sync_all()?;
     log.home.disk.sync_dir(&log.home.dir)?;
@@ -242,7 +245,10 @@ impl<'a> Plan<'a> {
                     continue;
                 }
                 Step::Gap(gap) => gap,
-                Step::End(end) => return self.end(end, replay, ends),
+                Step::End(end) => {
+                    check_readable(&walk, (end.at, end.position))?;
+                    return self.end(end, replay, ends);
+                }
             };
             let synced = match proof {
                 Some(proof) => proof,
@@ -250,6 +256,7 @@ impl<'a> Plan<'a> {
             };
             replay.mark = synced;
             if synced <= gap.lost.start {
+                check_readable(&walk, (gap.at, gap.position))?;
                 return self.torn(&gap, replay, ends);
             }
             replay.hole(&self.sources[gap.at], &gap);
@@ -258,7 +265,7 @@ impl<'a> Plan<'a> {
 
     fn torn(&self, gap: &Gap, replay: Replay, ends: BTreeMap<usize, u64>) -> Result<Outcome, OpenError> {
         let (at, position, number) = (gap.at, gap.position, gap.lost.start);
-        if replay.untold || self.sources[at].segment.is_none() {
+        if !replay.untold.is_empty() || self.sources[at].segment.is_none() {
             return Err(self.damaged((at, position), number, &replay));
         }
         Ok(Outcome { at, position, number, replay, ends, written: BTreeMap::new() })
@@ -266,7 +273,7 @@ impl<'a> Plan<'a> {
 
     fn end(&self, end: End, replay: Replay, ends: BTreeMap<usize, u64>) -> Result<Outcome, OpenError> {
         let End { at, position, number, missing, written } = end;
-        if missing || replay.mark > number || replay.untold {
+        if missing || replay.mark > number || !replay.untold.is_empty() {
             return Err(self.damaged((at, position), number, &replay));
         }
         Ok(Outcome { at, position, number, replay, ends, written })
@@ -274,13 +281,24 @@ impl<'a> Plan<'a> {
 
     /// The log is not whole at this place, unless there is a hole before it that is not told yet.
     fn damaged(&self, here: (usize, u64), number: u64, replay: &Replay) -> OpenError {
-        let hole = replay.holes.last().filter(|_| replay.untold);
+        let hole = replay.holes.last().filter(|_| !replay.untold.is_empty());
         let (at, position) = hole.copied().unwrap_or(here);
         OpenError::Damaged { segment: self.path(at), position, number, synced: replay.mark }
     }
 
     fn path(&self, at: usize) -> PathBuf {
         self.home.path(self.sources[at].id)
+    }
+}
+
+/// Whether all could be read where the log may end. What cannot be read is no torn tail.
+fn check_readable(walk: &Walk<'_>, (at, position): (usize, u64)) -> Result<(), OpenError> {
+    match walk.unreadable_from(at, position) {
+        None => Ok(()),
+        Some(error) => {
+            let source = io::Error::new(error.kind(), error.clone());
+            Err(OpenError::Unreadable(DiskError::new(error.operation, &error.path, source)))
+        }
     }
 }
 
@@ -319,7 +337,7 @@ fn finish(
     // An earlier process may have ended before it synced the names that were just read, and from here on the
     // log builds on them.
     home.disk.sync_dir(&home.dir)?;
-    let sorted = Sorted::new(segment_bytes, sources, &outcome)?;
+    let sorted = Sorted::new(sources, &outcome)?;
     let held: BTreeSet<SegmentId> = sorted.ids().collect();
     let stale = files.segments.iter().filter(|id| !held.contains(id)).map(|id| home.path(*id));
     let unfinished = files.unfinished.iter().cloned().chain([temporary(&home.dir.join(FORMAT_NAME))]);
@@ -339,6 +357,7 @@ fn finish(
     log.prepared = prepared;
     log.number_next = number;
     log.synced_end = number;
+    log.index.count_from(number);
     if position == 0 {
         log.push_table();
     }
@@ -354,7 +373,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(segment_bytes: u64, sources: &[Source], outcome: &Outcome) -> Result<Self, DiskError> {
+    fn new(sources: &[Source], outcome: &Outcome) -> Result<Self, DiskError> {
         let replay = &outcome.replay;
         let active_id = sources[outcome.at].id;
         // Freed segments stay as long as one is there that lost its table and needs them to be understood.
@@ -369,7 +388,7 @@ impl Sorted {
             let segment = sources[at].segment.as_ref();
             let blank = written_end(sources, outcome, (at, 0))? == 0;
             if let Some(segment) = segment.filter(|_| blank)
-                && segment.file.length()? == segment_bytes
+                && segment.capacity >= SHARED_SEGMENT_BYTES_MIN
             {
                 prepared.push_back(segment.clone());
             }
@@ -403,7 +422,6 @@ impl Parts {
             id_next: active.id.next(),
             active,
             position: 0,
-            table_end: 0,
             staged: Vec::new(),
             number_next: 1,
             synced_end: 1,
@@ -414,6 +432,8 @@ impl Parts {
             crippled: BTreeSet::new(),
             cursor: None,
             poisoned: false,
+            turn: Arc::default(),
+            lease: Lease::default(),
         }
     }
 }

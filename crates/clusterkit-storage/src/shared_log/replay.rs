@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::entry::{Header, Kind};
 use super::index::{Change, Index, Row};
 use super::segment::SegmentId;
-use super::stream::{Place, Stream, StreamId};
+use super::stream::{Loss, Place, Stream, StreamId};
 use super::table::Table;
 use super::walk::{Found, Gap, Source};
 use crate::limits::TRAIL_BYTES;
@@ -27,8 +27,8 @@ pub(super) struct Replay {
     pub(super) holes: Vec<(usize, u64)>,
     /// Segments of which the table is lost: only those before them tell what they are about.
     pub(super) crippled: BTreeSet<SegmentId>,
-    /// There is a hole of which it is not known yet which streams it hits.
-    pub(super) untold: bool,
+    /// Numbers of lost entries of which it is not known yet which streams they are of.
+    pub(super) untold: Vec<Range<u64>>,
     pub(super) trail: VecDeque<Milestone>,
     pub(super) lost: Vec<Range<u64>>,
 }
@@ -73,10 +73,14 @@ impl Replay {
             Some(_) if !gap.jump => {
                 self.kept.insert(source.id);
             }
+            // A segment begins with its table, so nothing else is lost.
+            None if gap.position == 0 && !gap.jump && gap.lost.end - gap.lost.start == 1 => {
+                self.kept.insert(source.id);
+            }
             _ => {
                 self.kept.insert(source.id);
                 self.lost.push(gap.lost.clone());
-                self.untold = true;
+                self.untold.push(gap.lost.clone());
             }
         }
     }
@@ -85,7 +89,7 @@ impl Replay {
         let Some(table) = Table::decode(found.payload.clone()) else {
             self.crippled.insert(source.id);
             self.holes.push((found.at, found.position));
-            self.untold = true;
+            self.untold.push(found.header.number..found.header.number + 1);
             return;
         };
         self.kept = table.segments.into_iter().collect();
@@ -94,14 +98,14 @@ impl Replay {
             self.index.streams().map(|(id, _)| id).filter(|id| !told.contains(id)).collect();
         gone.into_iter().for_each(|id| self.index.remove(id));
         table.rows.into_iter().for_each(|row| self.row(row));
-        self.untold = false;
+        self.untold.clear();
     }
 
     fn row(&mut self, mut row: Row) {
         // The payload is part of a large buffer, which the note shall not keep alive.
         row.note = row.note.map(|note| Bytes::copy_from_slice(&note));
         let hit = self.lost_between(self.index.last(row.stream), row.last);
-        if hit || row.broken {
+        if hit || row.loss.broken {
             self.index.break_stream(row.stream, row.last);
         }
         match self.index.stream(row.stream) {
@@ -120,6 +124,7 @@ impl Replay {
         let change = match header.kind {
             Kind::Append => Change::Append(place),
             Kind::Create => Change::Create(header.offset),
+            Kind::Lose => Change::Lose(Loss::of_bits(header.offset)),
             Kind::Move => Change::Move(header.offset, place),
             Kind::Note => Change::Note(Bytes::copy_from_slice(&found.payload)),
             Kind::Release => Change::Release(header.offset),
@@ -132,9 +137,10 @@ impl Replay {
             return;
         }
         let was_broken = self.index.stream(id).is_some_and(|stream| stream.broken);
-        if !was_broken {
-            self.explain(header, found);
+        if !was_broken && self.lost.is_empty() {
+            self.holes.push((found.at, found.position));
         }
+        self.explain(header);
         self.index.break_stream(id, header.number);
         match change {
             Change::Remove => self.index.remove(id),
@@ -155,21 +161,18 @@ impl Replay {
         self.index.stream(header.stream).is_some_and(fits)
     }
 
-    /// An entry that does not follow the last one of its stream tells what a hole hit. It tells everything if
-    /// but one entry was lost there.
-    fn explain(&mut self, header: &Header, found: &Found) {
-        let told = |lost: &Range<u64>| lost.contains(&header.previous());
-        match self.lost.last() {
-            Some(lost) if told(lost) => self.untold &= lost.end - lost.start > 1,
-            Some(_) => {}
-            None => self.holes.push((found.at, found.position)),
-        }
+    /// An entry that does not follow the last one of its stream tells that a hole hit this stream. It tells
+    /// everything of a hole in which but one entry was lost, and that is the one it names.
+    fn explain(&mut self, header: &Header) {
+        let previous = header.previous();
+        self.untold.retain(|lost| *lost != (previous..previous + 1));
     }
 
     /// An entry of which the header is known.
     fn lost_payload(&mut self, header: &Header) {
         let id = header.stream;
         if !self.is_continued_by(header) {
+            self.explain(header);
             self.index.break_stream(id, header.number);
             return;
         }

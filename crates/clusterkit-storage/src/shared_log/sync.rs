@@ -1,12 +1,14 @@
 //! Making entries durable, on a thread of its own if the caller wants that.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::BufMut;
 
 use super::error::SyncError;
-use super::{Kind, SegmentId, SharedLog, StreamId};
+use super::stream::Loss;
+use super::{Change, Kind, SegmentId, SharedLog, StreamId};
 use crate::disk::{DiskError, DiskFile};
 
 /// Bytes of the file `mark`: the number below which every entry is durable (8), and its CRC-32C (4).
@@ -14,26 +16,53 @@ pub(super) const MARK_BYTES: usize = 12;
 
 /// A sync that is to be run, on any thread. Appends may go on meanwhile; they are not part of it.
 ///
-/// One that is dropped changes nothing: the next one covers what it was to cover. Several may run at a time.
+/// One that is dropped changes nothing: the next one covers what it was to cover. Several may be run, and then
+/// one waits for the other: an operating system tells a failure to the first that asks, and to no other.
 #[derive(Debug)]
 #[must_use = "nothing is durable before it was run and finished"]
 pub struct PendingSync {
     end: u64,
     files: Vec<Arc<dyn DiskFile>>,
+    turn: Arc<SyncTurn>,
 }
 
-/// A sync that was run. Give it to [`SharedLog::finish_sync`], also if it failed.
+/// A sync that was run. Give it to [`SharedLog::finish_sync`]. The log is poisoned by one that failed even if it
+/// never gets it.
 #[derive(Debug)]
 #[must_use = "the log does not know of it before it is finished"]
 pub struct FinishedSync {
     end: u64,
-    outcome: Result<(), DiskError>,
+    outcome: Result<(), SyncError>,
+}
+
+/// Whose turn it is to sync, and whether any sync failed: those after it prove nothing.
+#[derive(Debug, Default)]
+pub(super) struct SyncTurn {
+    held: Mutex<()>,
+    failed: AtomicBool,
+}
+
+impl SyncTurn {
+    /// Whether a sync failed or panicked.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst) || self.held.is_poisoned()
+    }
+
+    fn sync(&self, files: &[Arc<dyn DiskFile>]) -> Result<(), SyncError> {
+        let held = self.held.lock();
+        if held.is_err() || self.failed.load(Ordering::SeqCst) {
+            return Err(SyncError::Poisoned);
+        }
+        let outcome = files.iter().try_for_each(|file| file.sync_data());
+        self.failed.store(outcome.is_err(), Ordering::SeqCst);
+        outcome.map_err(SyncError::Disk)
+    }
 }
 
 impl PendingSync {
     /// Syncs. Blocks for as long as the disk takes. After a failure it does not try again.
     pub fn run(self) -> FinishedSync {
-        let outcome = self.files.iter().try_for_each(|file| file.sync_data());
+        let outcome = self.turn.sync(&self.files);
         FinishedSync { end: self.end, outcome }
     }
 
@@ -47,7 +76,7 @@ impl SharedLog {
     /// Begins to make everything durable that was appended until now: hands it to the operating system, and
     /// gives back what is to be synced, or nothing if everything is durable.
     pub fn begin_sync(&mut self) -> Result<Option<PendingSync>, SyncError> {
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(SyncError::Poisoned);
         }
         if self.synced_end == self.number_next {
@@ -56,20 +85,21 @@ impl SharedLog {
         self.flush().map_err(SyncError::Disk)?;
         let sealed = self.unsynced.iter().map(|(_, file)| file.clone());
         let files = sealed.chain([self.active.file.clone()]).collect();
-        Ok(Some(PendingSync { end: self.number_next, files }))
+        Ok(Some(PendingSync { end: self.number_next, files, turn: self.turn.clone() }))
     }
 
     /// Takes over what a sync came to, and says below which number every entry is durable.
     pub fn finish_sync(&mut self, finished: FinishedSync) -> Result<u64, SyncError> {
         if let Err(error) = finished.outcome {
             self.poisoned = true;
-            return Err(SyncError::Disk(error));
+            return Err(error);
         }
-        if self.poisoned {
+        if self.is_poisoned() {
             return Err(SyncError::Poisoned);
         }
         if finished.end > self.synced_end {
             self.synced_end = finished.end;
+            self.index.count_from(finished.end);
             self.unsynced.retain(|(end, _)| *end > finished.end);
             self.attempt(|log| log.write_mark())?;
         }
@@ -87,8 +117,11 @@ impl SharedLog {
     /// there is no room for it.
     fn free_dead(&mut self) -> Result<(), DiskError> {
         let dead: Vec<SegmentId> = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
+        if dead.is_empty() || !self.tell_losses()? {
+            return Ok(());
+        }
         for id in dead {
-            if self.has_room(0) || !self.prepared.is_empty() {
+            if self.takes_an_entry() {
                 let (number, _) = self.push(Kind::Free, StreamId(0), u64::from(id.0), &[])?;
                 let segment = self.sealed.remove(&id).expect("it was just found");
                 self.crippled.remove(&id);
@@ -96,6 +129,22 @@ impl SharedLog {
             }
         }
         Ok(())
+    }
+
+    /// Says in an entry of each stream what is lost of it, unless one does already. What proves it may lie in a
+    /// segment that is to be freed, and older segments may hold records that were truncated since and would
+    /// pass for the lost ones. Answers whether there was room for all.
+    fn tell_losses(&mut self) -> Result<bool, DiskError> {
+        let untold = self.index.streams().filter(|(_, stream)| stream.loss() != stream.told);
+        let untold: Vec<(StreamId, Loss)> = untold.map(|(id, stream)| (id, stream.loss())).collect();
+        for (id, loss) in untold {
+            if !self.takes_an_entry() {
+                return Ok(false);
+            }
+            let (number, _) = self.push(Kind::Lose, id, u64::from(loss.bits()), &[])?;
+            self.index.apply(id, number, Change::Lose(loss));
+        }
+        Ok(true)
     }
 
     fn is_dead(&self, id: SegmentId) -> bool {

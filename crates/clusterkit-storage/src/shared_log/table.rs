@@ -66,7 +66,8 @@ mod tests {
 
         let table = Table::decode(Bytes::from(bytes)).unwrap();
         assert_eq!(table.segments, [SegmentId(4), SegmentId(6)]);
-        let told: Vec<_> = table.rows.iter().map(|row| (row.start, row.end, row.last, row.broken)).collect();
+        let told: Vec<_> =
+            table.rows.iter().map(|row| (row.start, row.end, row.last, row.loss.broken)).collect();
         assert_eq!(told, [(5, 6, 3, false), (0, 0, 4, false), (0, 0, 6, true)]);
         assert_eq!(table.rows[0].note.as_deref(), Some(&b"note"[..]));
         assert_eq!(table.rows[1].note, None);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,9 +10,11 @@ use super::Segment;
 use super::entry::{HEADER_BYTES, Header, Kind, NUMBER_AT};
 use super::segment::SegmentId;
 use crate::disk::DiskError;
-use crate::limits::{PAGE_BYTES, READ_BYTES_MAX};
+use crate::limits::{PAGE_BYTES, READ_BYTES_MAX, UNREADABLE_PAGES_MAX};
 
 const KIND_AT: usize = 12;
+/// What stands for a byte that could not be read.
+const UNREADABLE: u8 = 0xee;
 
 /// A segment that there should be.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Walk<'a> {
     sealed: bool,
     /// How far segments are written in which nothing whole was found behind the end.
     written: BTreeMap<usize, u64>,
+    /// Pages that could not be read, each with its segment.
+    unreadable: BTreeMap<(usize, u64), Arc<DiskError>>,
     window: Window,
 }
 
@@ -112,6 +117,7 @@ impl<'a> Walk<'a> {
             jump: true,
             sealed: false,
             written: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             window: Window::default(),
         }
     }
@@ -134,12 +140,15 @@ impl<'a> Walk<'a> {
     }
 
     /// The highest mark of all that is still to come.
-    pub(super) fn mark_behind(&self) -> Result<u64, DiskError> {
+    pub(super) fn mark_behind(&mut self) -> Result<u64, DiskError> {
         let mut walk = self.clone();
         let mut mark = 0;
         loop {
             match walk.step()? {
-                Step::End(_) => return Ok(mark),
+                Step::End(_) => {
+                    self.unreadable = walk.unreadable;
+                    return Ok(mark);
+                }
                 Step::Entry(found) => mark = mark.max(found.header.mark()),
                 Step::Gap(gap) => mark = mark.max(gap.header.map_or(0, |header| header.mark())),
             }
@@ -184,12 +193,46 @@ impl<'a> Walk<'a> {
     fn fill(&mut self, at: usize, position: u64, count: usize) -> Result<(), DiskError> {
         let mut bytes = vec![0; count];
         let filled = match &self.sources[at].segment {
-            Some(segment) => segment.file.read_at(position, &mut bytes)?,
+            Some(segment) => match segment.file.read_at(position, &mut bytes) {
+                Ok(filled) => filled,
+                Err(_) => self.fill_by_page(at, segment, position, &mut bytes)?,
+            },
             None => 0,
         };
         bytes.truncate(filled);
         self.window = Window { at, start: position, bytes: Bytes::from(bytes) };
         Ok(())
+    }
+
+    /// Reads what can be read. The rest becomes bytes that are no entry and not blank either.
+    fn fill_by_page(
+        &mut self,
+        at: usize,
+        segment: &Segment,
+        position: u64,
+        bytes: &mut [u8],
+    ) -> Result<usize, DiskError> {
+        let end = (position + bytes.len() as u64).min(segment.capacity).max(position);
+        let mut from = position;
+        while from < end {
+            let next = (from / PAGE_BYTES as u64 + 1) * PAGE_BYTES as u64;
+            let page = &mut bytes[(from - position) as usize..(next.min(end) - position) as usize];
+            if let Err(error) = segment.file.read_at(from, page) {
+                if self.unreadable.len() >= UNREADABLE_PAGES_MAX {
+                    return Err(error);
+                }
+                page.fill(UNREADABLE);
+                self.unreadable.insert((at, next - PAGE_BYTES as u64), Arc::new(error));
+            }
+            from = next;
+        }
+        Ok((end - position) as usize)
+    }
+
+    /// What failed of a page that ends behind this place, if one did.
+    pub(super) fn unreadable_from(&self, at: usize, position: u64) -> Option<Arc<DiskError>> {
+        let page = position / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        self.unreadable.range((at, page)..).next().map(|(_, error)| error.clone())
     }
 
     fn read_entry(&mut self, at: usize, position: u64) -> Result<Read, DiskError> {
@@ -216,12 +259,23 @@ impl<'a> Walk<'a> {
         self.number = Some(header.number + 1);
         self.position += header.bytes();
         self.jump = false;
-        let next = self.at + 1;
-        self.sealed = header.kind == Kind::Seal && next == self.sources.len();
-        if header.kind == Kind::Seal && !self.sealed {
+        self.sealed = false;
+        if header.kind == Kind::Seal {
+            self.pass_seal(header.offset);
+        }
+    }
+
+    /// Goes on in the segment that a seal names, or the next if that one was freed. Those before it were
+    /// prepared too late to be used.
+    fn pass_seal(&mut self, named: u64) {
+        let behind = self.sources.iter().skip(self.at + 1);
+        let skipped = behind.take_while(|source| u64::from(source.id.0) < named).count();
+        let next = self.at + 1 + skipped;
+        self.sealed = next == self.sources.len();
+        if !self.sealed {
             self.at = next;
             self.position = 0;
-            self.jump = u64::from(self.sources[next].id.0) != header.offset;
+            self.jump = u64::from(self.sources[next].id.0) != named;
         }
     }
 

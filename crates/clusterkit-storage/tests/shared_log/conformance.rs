@@ -25,7 +25,7 @@ fn the_shared_log_conforms_on_a_real_disk() {
     let mut count = 0;
     conformance::log(|| {
         count += 1;
-        let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+        let options = Options { segment_bytes: 1 << 20, ..Options::new(0) };
         SharedLog::open(Arc::new(RealDisk), &dir.path().join(count.to_string()), &options).unwrap().0
     });
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use clusterkit_storage::disk::SimDisk;
-use clusterkit_storage::shared_log::{Log, StreamId};
+use clusterkit_storage::shared_log::{Log, SharedLog, StreamId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -157,4 +157,28 @@ fn a_run_repeats_exactly() {
         contents(&reopen(&disk))
     };
     (0..20).for_each(|seed| assert_eq!(outcome(seed), outcome(seed)));
+}
+
+#[test]
+fn a_prepared_segment_that_came_too_late_is_no_hole() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(1), 0).unwrap();
+    log.prepare_next().unwrap();
+    let fill = |log: &mut SharedLog, count| {
+        while log.segment_count() < count {
+            let end = log.stream(StreamId(1)).unwrap().records.end;
+            log.append(StreamId(1), end, &[Bytes::from(vec![1; 900])]).unwrap();
+        }
+    };
+    fill(&mut log, 2);
+    let late = log.begin_upkeep().expect("a segment is missing");
+    fill(&mut log, 3);
+    log.finish_upkeep(late.run()).unwrap();
+    fill(&mut log, 4);
+    // The table of the last segment is not written yet.
+    drop(log);
+    disk.kill();
+    let found = contents(&reopen(&disk));
+    assert!(found[&1].records.len() > 40, "{}", found[&1].records.len());
 }

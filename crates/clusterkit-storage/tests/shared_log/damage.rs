@@ -1,13 +1,19 @@
 //! Damage to what was synced is reported with the streams that it hits, and a wrong record is never served.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
+use clusterkit_storage::disk::{
+    Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, Operation, SimDisk,
+};
 use clusterkit_storage::limits::PAGE_BYTES;
-use clusterkit_storage::shared_log::{AppendError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId};
+use clusterkit_storage::shared_log::{
+    AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId,
+};
 
-use crate::twin::{Chance, DIR, Streams, contents, open, reopen};
+use crate::twin::{Chance, DIR, Streams, contents, open, options, reopen};
 
 const HEADER: u64 = 48;
 
@@ -96,13 +102,15 @@ enum Seen {
 
 impl Sample {
     /// Opens the log after damage: it is refused, or each stream is reported or whole.
-    fn check(&self, context: &str, harm: impl FnOnce(&SimDisk)) -> Seen {
+    fn check(&self, context: &str, streams_max: usize, harm: impl FnOnce(&SimDisk)) -> Seen {
         let disk = self.disk.fork();
         harm(&disk);
         let operations = disk.operation_count();
         match open(&disk) {
             Ok((log, recovery)) => {
                 self.check_streams(context, &log, &recovery);
+                let hit = recovery.damage.as_ref().map_or(0, |damage| damage.streams.len());
+                assert!(hit <= streams_max, "{context}: {hit} streams are reported");
                 check_heals(&disk, log, context);
                 if recovery.damage.is_some_and(|damage| !damage.streams.is_empty()) {
                     Seen::Streams
@@ -167,7 +175,9 @@ fn harm_at_random_places_is_reported_or_harmless() {
             let length = length(&sample.disk, path);
             let (byte, kind) = (chance.below(length), round % 4);
             let context = format!("ending {ending}, {}, byte {byte}, kind {kind}", path.display());
-            let outcome = sample.check(&context, |disk| match kind {
+            // One bit hits one entry, and that is of one stream.
+            let streams_max = if kind < 2 { 1 } else { usize::MAX };
+            let outcome = sample.check(&context, streams_max, |disk| match kind {
                 0 | 1 => disk.flip_bit(path, byte, byte as u32).unwrap(),
                 2 => disk.lose_page(path, byte / PAGE_BYTES as u64).unwrap(),
                 _ => disk.open(path, OpenMode::Write).unwrap().set_length(byte).unwrap(),
@@ -193,7 +203,7 @@ fn many_flips_at_once_are_reported_or_harmless() {
                 (path, byte)
             };
             let harmed: Vec<(PathBuf, u64)> = (0..2 + round % 9).map(|_| place()).collect();
-            sample.check(&context, |disk| {
+            sample.check(&context, usize::MAX, |disk| {
                 harmed.iter().for_each(|(path, byte)| disk.flip_bit(path, *byte, *byte as u32).unwrap());
             });
         }
@@ -206,7 +216,7 @@ fn a_missing_file_is_reported() {
         let mut seen = Vec::new();
         for path in files(&sample.disk) {
             let context = format!("{} is missing", path.display());
-            seen.push((sample.check(&context, |disk| disk.remove(&path).unwrap()), path));
+            seen.push((sample.check(&context, usize::MAX, |disk| disk.remove(&path).unwrap()), path));
         }
         let unseen = seen.iter().filter(|(seen, _)| *seen == Seen::Nothing).map(|(_, path)| path);
         // A mark proves something only if the log is harmed as well; freed and prepared segments hold nothing.
@@ -400,7 +410,7 @@ fn damage_to_a_released_record_hits_no_stream() {
 }
 
 #[test]
-fn a_damaged_note_is_made_good_by_the_next_one() {
+fn a_damaged_stream_takes_no_change_that_would_pass_it_for_whole() {
     let disk = SimDisk::new();
     let mut log = reopen(&disk);
     log.create(StreamId(1), 0).unwrap();
@@ -411,12 +421,19 @@ fn a_damaged_note_is_made_good_by_the_next_one() {
     disk.flip_bit(&segment, position + HEADER, 1).unwrap();
     let (mut log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1)]);
-    log.note(StreamId(1), Bytes::from("new")).unwrap();
-    assert_eq!(contents(&log)[&1].records, [payload(1, 0)]);
+    let refused = [
+        log.note(StreamId(1), Bytes::from("new")),
+        log.truncate(StreamId(1), 0),
+        log.release(StreamId(1), 1),
+    ];
+    assert!(refused.iter().all(|refused| matches!(refused, Err(ChangeError::Damaged { .. }))), "{refused:?}");
+    assert!(log.stream(StreamId(1)).unwrap().damaged);
+    log.remove(StreamId(1)).unwrap();
+    log.create(StreamId(1), 3).unwrap();
     log.close().unwrap();
     let (log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.damage.unwrap_or_default().streams, []);
-    assert_eq!(contents(&log)[&1].note.as_deref(), Some(&b"new"[..]));
+    assert_eq!(log.stream(StreamId(1)).unwrap().records, 3..3);
 }
 
 #[test]
@@ -506,4 +523,260 @@ fn a_log_without_its_format_is_not_a_new_log() {
         disk.remove(path).unwrap();
     }
     assert!(matches!(open(&disk), Err(OpenError::SegmentsMissing { .. })));
+}
+
+/// A log of streams 1 to 3, one record each, in which the headers of these two records are damaged, and a later
+/// record of stream 2 explains its own.
+fn with_two_holes(first: u64, last: bool) -> Result<(SharedLog, Recovery), OpenError> {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    (1..4).for_each(|stream| log.create(StreamId(stream), 0).unwrap());
+    for stream in [first, 3, 2, 3] {
+        append(&mut log, stream, 1);
+    }
+    append(&mut log, 2, 1);
+    if last {
+        append(&mut log, first, 1);
+    }
+    log.close().unwrap();
+    for stream in [first, 2] {
+        let (segment, position) = place(&disk, &payload(stream, 0));
+        disk.flip_bit(&segment, position + 40, 1).unwrap();
+    }
+    open(&disk)
+}
+
+#[test]
+fn a_hole_that_is_explained_does_not_explain_another() {
+    let opened = with_two_holes(1, false);
+    assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{opened:?}");
+}
+
+#[test]
+fn each_hole_that_is_explained_is_told() {
+    let (log, recovery) = with_two_holes(1, true).unwrap();
+    assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1), StreamId(2)]);
+    assert_eq!(contents(&log)[&3].records.len(), 2);
+}
+
+#[test]
+fn a_lost_table_header_hits_no_stream() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(9), 0).unwrap();
+    fill_segments(&mut log, 3);
+    append(&mut log, 9, 2);
+    log.close().unwrap();
+    let active = active(&disk);
+    disk.flip_bit(&active, 40, 1).unwrap();
+    let expected = contents(&log_of(&disk.fork(), &active));
+    let (log, recovery) = open(&disk).unwrap();
+    let damage = recovery.damage.expect("the place is reported");
+    assert_eq!((damage.streams.len(), &damage.places[0].segment), (0, &active));
+    assert_eq!(contents(&log), expected);
+}
+
+/// The log with the table's header whole again.
+fn log_of(disk: &SimDisk, active: &Path) -> SharedLog {
+    disk.flip_bit(active, 40, 1).unwrap();
+    reopen(disk)
+}
+
+/// Frees what can be freed.
+fn settle(log: &mut SharedLog) {
+    for _ in 0..4 {
+        log.sync().unwrap();
+        log.prepare_next().unwrap();
+    }
+}
+
+/// A log in which stream 1 has old records in the first segment that were truncated, and newer ones in the
+/// second, of which the first is damaged.
+fn with_old_versions() -> (SimDisk, SharedLog) {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    log.create(StreamId(1), 0).unwrap();
+    log.create(StreamId(9), 0).unwrap();
+    append(&mut log, 1, 15);
+    fill_segments(&mut log, 2);
+    log.truncate(StreamId(1), 12).unwrap();
+    let newer: Vec<Bytes> =
+        (12..15).map(|offset| Bytes::from(format!("newer {offset}").repeat(20))).collect();
+    log.append(StreamId(1), 12, &newer).unwrap();
+    fill_segments(&mut log, 3);
+    let end = log.stream(StreamId(9)).unwrap().records.end;
+    log.release(StreamId(9), end).unwrap();
+    log.close().unwrap();
+    let (segment, position) = place(&disk, &newer[0]);
+    disk.flip_bit(&segment, position + HEADER, 1).unwrap();
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.expect("damage is reported").streams, [StreamId(1)]);
+    (disk, log)
+}
+
+#[test]
+fn damage_is_not_forgotten_when_its_segment_is_freed() {
+    let (disk, mut log) = with_old_versions();
+    let before = log.segment_count();
+    log.compact(u64::MAX).unwrap();
+    settle(&mut log);
+    assert!(log.segment_count() < before, "the damaged segment is freed");
+    drop(log);
+    // The entry that tells the damage is read first, and then, after more segments, a table.
+    for count in [0, 4, 8] {
+        let (mut log, recovery) = open(&disk).unwrap();
+        assert_eq!(recovery.damage.expect("damage is reported still").streams, [StreamId(1)], "{count}");
+        let refused = log.read(StreamId(1), 12..13, 9);
+        assert!(matches!(refused, Err(ReadError::Damaged { .. })), "{refused:?}");
+        fill_segments(&mut log, count);
+        let end = log.stream(StreamId(9)).unwrap().records.end;
+        log.release(StreamId(9), end).unwrap();
+        settle(&mut log);
+    }
+}
+
+#[test]
+fn a_reset_makes_a_stream_whole_that_lost_records() {
+    let (disk, mut log) = with_old_versions();
+    settle(&mut log);
+    log.reset(StreamId(1), 50).unwrap();
+    append(&mut log, 1, 1);
+    let expected = contents(&log);
+    assert_eq!(expected[&1].records, [payload(1, 50)]);
+    log.close().unwrap();
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(recovery.damage.unwrap_or_default().streams, []);
+    assert_eq!(contents(&log), expected);
+}
+
+#[test]
+fn a_record_that_rots_stops_no_compaction() {
+    let disk = SimDisk::new();
+    let mut log = reopen(&disk);
+    (1..3).chain([9]).for_each(|stream| log.create(StreamId(stream), 0).unwrap());
+    append(&mut log, 1, 1);
+    append(&mut log, 2, 1);
+    fill_segments(&mut log, 3);
+    let end = log.stream(StreamId(9)).unwrap().records.end;
+    log.release(StreamId(9), end).unwrap();
+    log.sync().unwrap();
+    let (segment, position) = place(&disk, &payload(1, 0));
+    disk.flip_bit(&segment, position + HEADER, 1).unwrap();
+    let progress = log.compact(u64::MAX).unwrap();
+    assert!(progress.done && progress.moved_bytes > 0, "{progress:?}");
+    settle(&mut log);
+    assert_eq!(log.segment_count(), 1, "all but the last are freed");
+    for log in [log, open(&disk).unwrap().0] {
+        assert!(log.stream(StreamId(1)).unwrap().damaged);
+        assert_eq!(contents(&log)[&2].records, [payload(2, 0)]);
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_read_hits_its_streams_or_refuses_the_log() {
+    let (disk, streams) = closed();
+    let segments = files(&disk).into_iter().filter(|path| path.extension().is_some_and(|name| name == "seg"));
+    let (mut told, mut refused) = (0, 0);
+    for segment in segments {
+        for page in 0..length(&disk, &segment) / PAGE_BYTES as u64 {
+            let bad = BadPage { disk: disk.clone(), path: segment.clone(), page: page * PAGE_BYTES as u64 };
+            let context = format!("{} page {page}", segment.display());
+            match SharedLog::open(Arc::new(bad), Path::new(DIR), &options()) {
+                Ok((log, recovery)) => {
+                    told += 1;
+                    let damage = recovery.damage.unwrap_or_else(|| panic!("{context}: damage is reported"));
+                    let mut expected = streams.clone();
+                    damage.streams.iter().for_each(|stream| drop(expected.remove(&stream.0)));
+                    expected.keys().for_each(|id| assert!(!log.stream(StreamId(*id)).unwrap().damaged));
+                }
+                Err(OpenError::Unreadable(_) | OpenError::Damaged { .. }) => refused += 1,
+                Err(error) => panic!("{context}: {error:?}"),
+            }
+        }
+    }
+    assert!(told > 3 && refused > 3, "{told} told, {refused} refused");
+}
+
+/// A disk with a page that fails whenever it is read.
+#[derive(Clone, Debug)]
+struct BadPage {
+    disk: SimDisk,
+    path: PathBuf,
+    page: u64,
+}
+
+#[derive(Debug)]
+struct BadFile {
+    file: Box<dyn DiskFile>,
+    bad: BadPage,
+}
+
+impl Disk for BadPage {
+    fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
+        self.disk.create_dir_all(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        let file = self.disk.open(path, mode)?;
+        Ok(if path == self.path { Box::new(BadFile { file, bad: self.clone() }) } else { file })
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, DiskError> {
+        self.disk.list(dir)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        Err(DiskError::new(Operation::Remove, path, std::io::ErrorKind::Unsupported.into()))
+    }
+
+    fn rename(&self, source: &Path, target: &Path) -> Result<(), DiskError> {
+        self.disk.rename(source, target)
+    }
+
+    fn exists(&self, _: &Path) -> Result<bool, DiskError> {
+        // Nothing is removed, so that the next round finds the same.
+        Ok(false)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<DiskLock, LockError> {
+        self.disk.lock(path)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> Result<u64, DiskError> {
+        self.disk.free_bytes(dir)
+    }
+}
+
+impl DiskFile for BadFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        let BadPage { path, page, .. } = &self.bad;
+        if offset < page + PAGE_BYTES as u64 && offset + buffer.len() as u64 > *page {
+            return Err(DiskError::new(Operation::Read, path, std::io::ErrorKind::Other.into()));
+        }
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn length(&self) -> Result<u64, DiskError> {
+        self.file.length()
+    }
+
+    fn set_length(&self, length: u64) -> Result<(), DiskError> {
+        self.file.set_length(length)
+    }
+
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> Result<(), DiskError> {
+        self.file.sync_all()
+    }
 }

@@ -121,3 +121,27 @@ fn a_read_that_fails_while_opening_changes_nothing() {
         assert_eq!(contents(&reopen(&disk))[&1].records, [Bytes::from("a")]);
     }
 }
+
+#[test]
+fn a_sync_behind_one_that_failed_proves_nothing() {
+    let disk = SimDisk::new();
+    let mut log = with_record(&disk);
+    let first = log.begin_sync().unwrap().expect("there is something to sync");
+    log.append(RED, 1, &[Bytes::from("b")]).unwrap();
+    let second = log.begin_sync().unwrap().expect("there is more to sync");
+    disk.fail(Operation::Sync, 0);
+    let (_failed, second) = (first.run(), second.run());
+    let synced_end = log.synced_end();
+    assert!(matches!(log.finish_sync(second), Err(SyncError::Poisoned)));
+    assert_eq!(log.synced_end(), synced_end);
+    assert_poisoned(&mut log);
+}
+
+#[test]
+fn a_sync_that_failed_poisons_even_if_it_is_never_finished() {
+    let disk = SimDisk::new();
+    let mut log = with_record(&disk);
+    disk.fail(Operation::Sync, 0);
+    drop(log.begin_sync().unwrap().expect("there is something to sync").run());
+    assert_poisoned(&mut log);
+}

@@ -6,7 +6,7 @@ use std::thread;
 use bytes::Bytes;
 use clusterkit_storage::disk::{Operation, SimDisk};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CommitError, GroupCommit, Log, PendingSync, StreamId,
+    AppendError, ChangeError, CommitError, GroupCommit, Log, PendingSync, StreamId, UpkeepError,
 };
 
 use crate::twin::{contents, reopen};
@@ -173,4 +173,72 @@ fn upkeep_that_runs_beside_the_log_is_taken_over() {
     log.sync().unwrap();
     disk.crash_clean();
     assert_eq!(contents(&reopen(&disk))[&1].records.len(), 80);
+}
+
+#[test]
+fn the_durable_end_of_a_stream_is_what_a_crash_leaves_of_it() {
+    let disk = SimDisk::new();
+    let mut log = shared(&disk).into_log();
+    let (red, blue, new) = (StreamId(1), StreamId(2), StreamId(99));
+    assert_eq!((log.durable_end(red), log.durable_end(new)), (Some(0), None));
+    log.append(red, 0, &[payload(1, 0), payload(1, 1)]).unwrap();
+    log.append(blue, 0, &[payload(2, 0)]).unwrap();
+    log.append(red, 2, &[payload(1, 2)]).unwrap();
+    assert_eq!((log.durable_end(red), log.durable_end(blue)), (Some(0), Some(0)));
+    let pending = log.begin_sync().unwrap().expect("there is something to sync");
+    log.append(red, 3, &[payload(1, 3), payload(1, 4)]).unwrap();
+    log.truncate(red, 4).unwrap();
+    log.finish_sync(pending.run()).unwrap();
+    assert_eq!((log.durable_end(red), log.durable_end(blue)), (Some(3), Some(1)));
+    // A truncation takes back what was durable, and what replaces it is not.
+    log.truncate(red, 1).unwrap();
+    log.append(red, 1, &[payload(1, 7), payload(1, 8)]).unwrap();
+    assert_eq!(log.durable_end(red), Some(1));
+    // As long as it is not durable where a stream begins, nothing of it is.
+    log.reset(blue, 50).unwrap();
+    log.create(new, 7).unwrap();
+    assert_eq!((log.durable_end(blue), log.durable_end(new)), (None, None));
+    log.sync().unwrap();
+    assert_eq!([red, blue, new].map(|stream| log.durable_end(stream)), [Some(3), Some(50), Some(7)]);
+    log.append(blue, 50, &[payload(2, 50)]).unwrap();
+    drop(log);
+    disk.crash_clean();
+    let log = reopen(&disk);
+    assert_eq!([red, blue, new].map(|stream| log.durable_end(stream)), [Some(3), Some(50), Some(7)]);
+}
+
+#[test]
+fn a_group_syncs_compacts_and_tells_a_poisoned_log() {
+    let disk = SimDisk::new();
+    let group = shared(&disk);
+    group.change(|log| log.release(StreamId(1), 0)).unwrap();
+    group.change(|log| log.reset(StreamId(2), 9)).unwrap();
+    group.sync().unwrap();
+    assert!(group.compact(9_000).unwrap().done);
+    disk.crash_clean();
+    assert_eq!(contents(&reopen(&disk))[&2].start, 9);
+    let disk = SimDisk::new();
+    let group = shared(&disk);
+    disk.fail(Operation::Sync, 0);
+    group.change(|log| log.reset(StreamId(2), 9)).unwrap();
+    assert!(group.sync().is_err());
+    assert!(matches!(group.upkeep(), Err(UpkeepError::Poisoned)));
+}
+
+#[test]
+fn upkeep_that_outlives_its_log_leaves_the_next_one_alone() {
+    let disk = SimDisk::new();
+    let mut log = shared(&disk).into_log();
+    let pending = log.begin_upkeep().expect("segments are to be prepared");
+    log.close().unwrap();
+    let mut log = reopen(&disk);
+    for offset in 0..60 {
+        log.append(StreamId(1), offset, &[Bytes::from(vec![1; 900])]).unwrap();
+    }
+    log.sync().unwrap();
+    let before = contents(&log);
+    let finished = pending.run();
+    drop((finished, log));
+    disk.kill();
+    assert_eq!(contents(&reopen(&disk)), before);
 }

@@ -1,13 +1,16 @@
 //! Segments are freed when nothing in them is needed, compaction sees to it, and a full disk loses nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
 use clusterkit_storage::limits::{SHARED_SEGMENT_BYTES_MIN, SHARED_SEGMENTS_MAX, SHARED_SEGMENTS_PREPARED};
-use clusterkit_storage::shared_log::{AppendError, ChangeError, Log, SharedLog, StreamId, UpkeepError};
+use clusterkit_storage::shared_log::{
+    AppendError, ChangeError, Log, Options, SharedLog, StreamId, UpkeepError,
+};
 
-use crate::twin::{DIR, contents, open, reopen};
+use crate::twin::{DIR, contents, open, options, reopen};
 
 const COLD: StreamId = StreamId(1);
 const HOT: StreamId = StreamId(2);
@@ -312,4 +315,90 @@ fn a_record_that_is_larger_than_a_segment_has_one_of_its_own() {
     let log = reopen(&disk);
     assert_eq!(log.read(HOT, 1..2, 0).unwrap(), [(1, large)]);
     assert_eq!(log.read(HOT, 0..3, u64::MAX).unwrap().len(), 3);
+}
+
+#[test]
+fn notes_on_a_full_disk_leave_room_for_what_frees_space() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    log.prepare_next().unwrap();
+    fill(&disk);
+    let end = append_until_full(&mut log);
+    let note = || Bytes::from(vec![1; 100]);
+    let refused = (0..10_000_u64).find_map(|_| {
+        log.sync().unwrap();
+        log.note(COLD, note()).err()
+    });
+    assert!(matches!(refused, Some(ChangeError::DiskFull(_))), "{refused:?}");
+    let refused = (0..10_000_u64).find_map(|stream| log.create(StreamId(100 + stream), 0).err());
+    assert!(matches!(refused, Some(ChangeError::DiskFull(_))), "{refused:?}");
+    for below in log.stream(HOT).unwrap().records.start + 1..=end {
+        match log.release(HOT, below) {
+            Ok(()) => {}
+            Err(ChangeError::DiskFull(_)) => break,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    for _ in 0..3 {
+        log.sync().unwrap();
+        let _ = log.prepare_next();
+    }
+    log.note(COLD, note()).unwrap();
+}
+
+#[test]
+fn space_that_others_need_is_left_to_them() {
+    let disk = SimDisk::new();
+    let options = Options { free_bytes_min: 4 * SEGMENT, ..options() };
+    disk.set_capacity_bytes(Some(10 * SEGMENT));
+    let open = || SharedLog::open(Arc::new(disk.clone()), Path::new(DIR), &options).unwrap().0;
+    let mut log = open();
+    log.create(HOT, 0).unwrap();
+    append_until_full(&mut log);
+    assert!(disk.free_bytes(Path::new(DIR)).unwrap() >= 4 * SEGMENT);
+    log.sync().unwrap();
+    drop(log);
+    let refused = open().prepare_next();
+    assert!(matches!(refused, Ok(()) | Err(UpkeepError::DiskFull(_))), "{refused:?}");
+    assert!(disk.free_bytes(Path::new(DIR)).unwrap() >= 4 * SEGMENT);
+}
+
+#[test]
+fn a_record_larger_than_a_segment_is_refused_on_a_full_disk() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    log.prepare_next().unwrap();
+    fill(&disk);
+    let end = log.stream(HOT).unwrap().records.end;
+    let refused = log.append(HOT, end, &[Bytes::from(vec![3; 100_000])]);
+    assert!(matches!(refused, Err(AppendError::DiskFull(_))), "{refused:?}");
+    log.append(HOT, end, &[record(1)]).unwrap();
+    log.sync().unwrap();
+    disk.set_capacity_bytes(None);
+    log.append(HOT, end + 1, &[Bytes::from(vec![3; 100_000]), record(2)]).unwrap();
+    settle(&mut log);
+    let expected = contents(&log);
+    disk.crash_clean();
+    assert_eq!(contents(&reopen(&disk)), expected);
+}
+
+#[test]
+fn larger_segments_make_those_that_are_there_no_larger() {
+    let disk = SimDisk::new();
+    let mut log = with_cold_records(&disk, 4);
+    log.prepare_next().unwrap();
+    log.close().unwrap();
+    fill(&disk);
+    let options = Options { segment_bytes: 8 * SEGMENT, ..options() };
+    let open = || SharedLog::open(Arc::new(disk.clone()), Path::new(DIR), &options).unwrap().0;
+    let mut log = open();
+    fill(&disk);
+    append_until_full(&mut log);
+    log.note(COLD, Bytes::from("there is a spare segment still")).unwrap();
+    let refused = (0..1_000).find_map(|_| log.note(COLD, record(1)).err());
+    assert!(matches!(refused, Some(ChangeError::DiskFull(_))), "{refused:?}");
+    log.sync().unwrap();
+    let expected = contents(&log);
+    drop(log);
+    assert_eq!(contents(&open()), expected);
 }

@@ -37,6 +37,8 @@ pub(crate) enum Step {
     Compact(u64),
     Create(u64, u64),
     Kill,
+    /// Upkeep that runs while records are appended.
+    LateUpkeep(u64, Vec<Bytes>),
     Note(u64, Bytes),
     Release(u64, u64),
     Remove(u64),
@@ -59,7 +61,7 @@ impl Twin {
 
     /// Does the step, after which everything may be durable, and nothing since the last sync need be.
     pub(crate) fn apply(&mut self, step: &Step) {
-        if let Step::Append(stream, payloads) = step {
+        if let Step::Append(stream, payloads) | Step::LateUpkeep(stream, payloads) = step {
             for payload in payloads {
                 self.stream(*stream).records.push(payload.clone());
                 self.possible.push(self.now.clone());
@@ -103,7 +105,7 @@ impl Twin {
 }
 
 pub(crate) fn options() -> Options {
-    Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, salt: 0x5eed }
+    Options { segment_bytes: SHARED_SEGMENT_BYTES_MIN, ..Options::new(0x5eed) }
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Result<(SharedLog, Recovery), OpenError> {
@@ -181,6 +183,7 @@ fn take(disk: &SimDisk, slot: &mut Option<SharedLog>, step: &Step) -> bool {
             drop(log);
             return synced && restart(disk, slot);
         }
+        Step::LateUpkeep(stream, payloads) => late_upkeep(&mut log, *stream, payloads),
         Step::Note(stream, note) => log.note(StreamId(*stream), note.clone()).is_ok(),
         Step::Release(stream, below) => log.release(StreamId(*stream), *below).is_ok(),
         Step::Remove(stream) => log.remove(StreamId(*stream)).is_ok(),
@@ -191,6 +194,14 @@ fn take(disk: &SimDisk, slot: &mut Option<SharedLog>, step: &Step) -> bool {
     };
     *slot = Some(log);
     done
+}
+
+fn late_upkeep(log: &mut SharedLog, stream: u64, payloads: &[Bytes]) -> bool {
+    let pending = log.begin_upkeep();
+    let end = log.stream(StreamId(stream)).expect("it exists").records.end;
+    let appended = log.append(StreamId(stream), end, payloads).is_ok();
+    let finished = pending.is_none_or(|pending| log.finish_upkeep(pending.run()).is_ok());
+    appended && finished
 }
 
 fn restart(disk: &SimDisk, slot: &mut Option<SharedLog>) -> bool {
@@ -238,7 +249,8 @@ impl Author {
             23 => Step::Note(stream, self.payload().slice(..8)),
             24 if self.twin.now.len() < 6 => self.create(),
             25 => Step::Compact(1 + self.chance.below(20_000)),
-            26 | 27 => Step::Upkeep,
+            26 => Step::Upkeep,
+            27 => Step::LateUpkeep(stream, (0..1 + self.chance.below(4)).map(|_| self.payload()).collect()),
             28 => Step::Close,
             29 => Step::Kill,
             _ => Step::Sync,
