@@ -44,6 +44,10 @@ pub const SHARED_SEGMENTS_PREPARED: usize = SHARED_SEGMENTS_SPARE + 1;
 pub const SHARED_HEADROOM_SHARE: u64 = 8;
 /// Where a stream may begin at most, so that no offset of it overflows.
 pub const OFFSET_MAX: u64 = 1 << 62;
+/// How often a thread that is to sync for others gives way to those who are about to append.
+pub const GATHER_ROUNDS_MAX: u32 = 64;
+/// After so many times in a row in which nobody appended, nobody is about to.
+pub const GATHER_IDLE_ROUNDS: u32 = 3;
 /// Bytes of one stream's note.
 pub const NOTE_BYTES_MAX: usize = 4_096;
 /// Bytes of the table of all streams and their notes, which every segment begins with.

@@ -17,7 +17,7 @@ Usage: sim --seeds <N | A..B> [--minutes <M>] [--threads <T>] [--mutant <NAME>] 
        sim --mutants [--seeds <N | A..B>] [--minutes <M>] [--threads <T>] [--mutant <NAME>]
 
   --seeds     The seeds to run: the first N, or those from A up to B
-  --minutes   Simulated minutes of each, 10 if it is not given, 2 for mutants
+  --minutes   Simulated minutes of each, 10 if it is not given, 1 for mutants
   --threads   Runs at a time, 2 if it is not given
   --mutant    Make this mistake; with --mutants, only this one
   --mutants   Make every mistake in turn, and look for the first seed that finds it
@@ -27,7 +27,7 @@ Usage: sim --seeds <N | A..B> [--minutes <M>] [--threads <T>] [--mutant <NAME>] 
 ";
 
 /// Seeds for each mistake, if the command line does not say.
-const MUTANT_SEEDS: u64 = 2_000;
+const MUTANT_SEEDS: u64 = 10_000;
 /// The most of a breach that is shown in one line.
 const LINE_MAX: usize = 150;
 /// Breaches that are shown in full.
@@ -234,7 +234,7 @@ fn mutants(arguments: &Arguments) -> bool {
 
 fn mutant(mistake: Mistake, arguments: &Arguments) -> bool {
     let seeds = arguments.seeds.clone().unwrap_or(0..MUTANT_SEEDS);
-    let time = Duration::from_secs_f64(arguments.minutes.unwrap_or(2.0) * 60.0);
+    let time = Duration::from_secs_f64(arguments.minutes.unwrap_or(1.0) * 60.0);
     match hunt(mistake, seeds.start, seeds.end - seeds.start, time) {
         Some(found) => {
             let is_well = convenience(mistake).is_none();

@@ -3,11 +3,13 @@
 use std::mem;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 
 use super::error::{AppendError, ChangeError, CompactError, ReadError, SyncError, UpkeepError};
 use super::{Compaction, Log, SharedLog, StreamId};
+use crate::limits::{GATHER_IDLE_ROUNDS, GATHER_ROUNDS_MAX};
 
 /// A [`SharedLog`] that many threads use. A thread that wants its entries durable either leads, and syncs for
 /// all who wait, or follows, and waits. No thread holds the log while the disk syncs, so appends go on then and
@@ -136,10 +138,13 @@ impl GroupCommit {
     }
 
     /// Syncs for all who appended until now.
-    fn lead<'a>(&'a self, mut shared: MutexGuard<'a, Shared>) -> Result<MutexGuard<'a, Shared>, SyncError> {
+    fn lead<'a>(&'a self, shared: MutexGuard<'a, Shared>) -> Result<MutexGuard<'a, Shared>, SyncError> {
+        let mut shared = self.gather(shared);
+        let wake = Wake(&self.synced);
         let Some(pending) = shared.log.begin_sync()? else {
             return Ok(shared);
         };
+        mem::forget(wake);
         shared.syncing = true;
         drop(shared);
         let lead = Lead(self);
@@ -148,12 +153,42 @@ impl GroupCommit {
         let mut shared = self.lock();
         shared.syncing = false;
         let outcome = shared.log.finish_sync(finished);
+        // Whoever is woken needs the log at once.
+        drop(shared);
         self.synced.notify_all();
-        outcome.map(|_| shared)
+        outcome.map(|_| self.lock())
+    }
+
+    /// Lets threads append that are about to, as those are that the last sync has woken: one sync for all of them
+    /// instead of one for the first few. A thread that is alone gives way a few times.
+    fn gather<'a>(&'a self, mut shared: MutexGuard<'a, Shared>) -> MutexGuard<'a, Shared> {
+        shared.syncing = true;
+        let mut idle = 0;
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let end = shared.log.end();
+            drop(shared);
+            thread::yield_now();
+            shared = self.lock();
+            idle = if shared.log.end() == end { idle + 1 } else { 0 };
+            if idle == GATHER_IDLE_ROUNDS {
+                break;
+            }
+        }
+        shared.syncing = false;
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(distrust)
+    }
+}
+
+/// Those who slept while a thread gathered, and that it syncs nothing for, look again.
+struct Wake<'a>(&'a Condvar);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        self.0.notify_all();
     }
 }
 
