@@ -1,0 +1,6 @@
+//! Replicated partitions: give it a deterministic [`StateMachine`], and it is replicated, fails over and moves,
+//! with no acknowledged write lost.
+
+mod machine;
+
+pub use machine::{Entry, Question, StateMachine, Transaction, View};

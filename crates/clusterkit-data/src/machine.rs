@@ -1,0 +1,376 @@
+//! What users give: a deterministic state machine over ordered keys and values.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use clusterkit_core::id::{Epoch, PartitionId};
+use clusterkit_core::replica::LogTime;
+use clusterkit_storage::state_store::{Change, Found, Order, Query, ReplicaKey, StateError, StateStore};
+
+/// The state of a partition, as the commands in its log make it.
+///
+/// Every replica applies the same commands in the same order, and all must come to the same state: so `apply`
+/// may depend on the command, on what it is told of its place in the log, and on the state, and on nothing
+/// else: no clock, no chance, no order of a hash map, no memory of its own. Time is what the entry says.
+///
+/// One value serves all partitions of a node, from several threads.
+pub trait StateMachine: Send + Sync + 'static {
+    /// Carries out a command and says what came of it, which the client that sent it gets. A command that
+    /// cannot be carried out changes nothing and says so in its answer: it is in the log already.
+    ///
+    /// # Errors
+    ///
+    /// Only what the state gave, passed on: the replica is taken out of service then.
+    fn apply(&self, entry: &Entry<'_>, state: &mut Transaction<'_>) -> Result<Bytes, StateError>;
+
+    /// Answers a question on the state, which it cannot change.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`apply`](Self::apply).
+    fn query(&self, question: &Question<'_>, state: &View<'_>) -> Result<Bytes, StateError>;
+}
+
+/// A command at its place in the log.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Entry<'a> {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// Its place: grows by at least one from command to command, on all replicas alike.
+    pub offset: u64,
+    /// Under which epoch it was written.
+    pub epoch: Epoch,
+    /// When it was written, in milliseconds since 1970: never earlier than any command before it.
+    pub time: LogTime,
+    /// What is asked for.
+    pub command: &'a Bytes,
+}
+
+impl<'a> Entry<'a> {
+    /// A command at a place, for tests of a state machine.
+    #[must_use]
+    pub fn new(partition: PartitionId, (epoch, offset): (Epoch, u64), time: LogTime, command: &'a Bytes) -> Self {
+        Self { partition, offset, epoch, time, command }
+    }
+}
+
+/// A question on the state.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Question<'a> {
+    /// On which partition.
+    pub partition: PartitionId,
+    /// All commands below this offset are applied.
+    pub applied: u64,
+    /// What time it is: never before the last command that was applied. Two questions may see it go back, when
+    /// they are answered by different nodes.
+    pub now: LogTime,
+    /// What is asked.
+    pub question: &'a Bytes,
+}
+
+impl<'a> Question<'a> {
+    /// A question, for tests of a state machine.
+    #[must_use]
+    pub fn new(partition: PartitionId, applied: u64, now: LogTime, question: &'a Bytes) -> Self {
+        Self { partition, applied, now, question }
+    }
+}
+
+/// What begins each key of a state machine in the store, so that what the library keeps beside it lies apart.
+pub(crate) const USER_PREFIX: u8 = b'u';
+
+/// Reads the state of a replica.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    store: &'a dyn StateStore,
+    replica: ReplicaKey,
+}
+
+impl<'a> View<'a> {
+    /// A view of a replica in a store. Of interest to tests of state machines.
+    #[must_use]
+    pub fn new(store: &'a dyn StateStore, replica: ReplicaKey) -> Self {
+        Self { store, replica }
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        self.store.get(self.replica, &prefixed(key))
+    }
+
+    /// Entries in the order of their keys. Less than everything if so many are there; then `is_complete` says so.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub fn range(&self, query: &Query<'_>) -> Result<Found, StateError> {
+        let (start, end) = (prefixed_start(query.start), prefixed_end(query.end));
+        let inner = Query { start: as_slice(&start), end: as_slice(&end), ..query.clone() };
+        let mut found = self.store.range(self.replica, &inner)?;
+        for (key, _) in &mut found.entries {
+            *key = key.slice(1..);
+        }
+        Ok(found)
+    }
+}
+
+/// Changes the state of a replica: what the commands of one batch come to, all or nothing of which is kept. A
+/// command sees what those before it did.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    view: View<'a>,
+    /// By key; nothing where the entry is removed.
+    changes: BTreeMap<Bytes, Option<Bytes>>,
+    bytes: usize,
+    events: Vec<Bytes>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Nothing is changed yet. Of interest to tests of state machines.
+    #[must_use]
+    pub fn new(view: View<'a>) -> Self {
+        Self { view, changes: BTreeMap::new(), bytes: 0, events: Vec::new() }
+    }
+
+    /// The value of a key, with what was changed before.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        match self.changes.get(key) {
+            Some(changed) => Ok(changed.clone()),
+            None => self.view.get(key),
+        }
+    }
+
+    /// Creates an entry, or replaces its value.
+    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len();
+        self.changes.insert(key, Some(value));
+    }
+
+    /// Removes an entry, if it is there.
+    pub fn delete(&mut self, key: impl Into<Bytes>) {
+        let key = key.into();
+        self.bytes += key.len();
+        self.changes.insert(key, None);
+    }
+
+    /// Tells whoever watches the partition on this node what happened, once the command took effect.
+    pub fn emit(&mut self, event: impl Into<Bytes>) {
+        self.events.push(event.into());
+    }
+
+    /// Entries in the order of their keys, with what was changed before. May give fewer than asked for; then
+    /// `is_complete` says so, and the next query goes on behind the last key.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub fn range(&self, query: &Query<'_>) -> Result<Found, StateError> {
+        let mut found = self.view.range(query)?;
+        while !self.overlay(query, &mut found) {
+            let last = found.entries.pop().map(|(key, _)| key).unwrap_or_default();
+            let rest = match query.order {
+                Order::Ascending => Query { start: Bound::Excluded(&last), ..query.clone() },
+                Order::Descending => Query { end: Bound::Excluded(&last), ..query.clone() },
+            };
+            found = self.view.range(&rest)?;
+        }
+        Ok(found)
+    }
+
+    /// Puts what was changed over what the store has. Not if nothing of it would be left although there is more: a
+    /// reader could not tell where to go on.
+    fn overlay(&self, query: &Query<'_>, found: &mut Found) -> bool {
+        let (start, end) = covered(query, found);
+        let mut entries: BTreeMap<Bytes, Bytes> = found.entries.iter().cloned().collect();
+        let bounds = (start.as_ref().map(Bytes::as_ref), end.as_ref().map(Bytes::as_ref));
+        if !is_empty(bounds) {
+            for (key, change) in self.changes.range::<[u8], _>(bounds) {
+                match change {
+                    Some(value) => drop(entries.insert(key.clone(), value.clone())),
+                    None => drop(entries.remove(key)),
+                }
+            }
+        }
+        if entries.is_empty() && !found.is_complete {
+            return false;
+        }
+        found.entries = entries.into_iter().collect();
+        if query.order == Order::Descending {
+            found.entries.reverse();
+        }
+        cut(found, query);
+        true
+    }
+
+    /// Bytes of keys and values that were changed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many entries were changed.
+    pub(crate) fn count(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// What was told to those who watch since the last call.
+    pub(crate) fn take_events(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The changes, as the store takes them. Of interest to tests of state machines.
+    #[must_use]
+    pub fn into_changes(self) -> Vec<Change> {
+        let change = |(key, value): (Bytes, Option<Bytes>)| {
+            let key = prefixed(&key);
+            match value {
+                Some(value) => Change::Put { key, value },
+                None => Change::Delete { key },
+            }
+        };
+        self.changes.into_iter().map(change).collect()
+    }
+}
+
+/// The part of a query that what was found speaks of: all of it, or up to the last key.
+fn covered(query: &Query<'_>, found: &Found) -> (Bound<Bytes>, Bound<Bytes>) {
+    let own = |bound: Bound<&[u8]>| bound.map(Bytes::copy_from_slice);
+    let (start, end) = (own(query.start), own(query.end));
+    let last = found.entries.last().map(|(key, _)| key.clone());
+    match (found.is_complete, last, query.order) {
+        (false, Some(last), Order::Ascending) => (start, Bound::Included(last)),
+        (false, Some(last), Order::Descending) => (Bound::Included(last), end),
+        _ => (start, end),
+    }
+}
+
+/// With what was changed it may be more than was asked for.
+fn cut(found: &mut Found, query: &Query<'_>) {
+    if found.entries.len() > query.entries_max.max(1) {
+        found.entries.truncate(query.entries_max.max(1));
+        found.is_complete = false;
+    }
+}
+
+/// Whether no key can lie between the bounds: a map would panic.
+fn is_empty(bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+    match bounds {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Excluded(end))
+        | (Bound::Excluded(start), Bound::Included(end)) => start >= end,
+        _ => false,
+    }
+}
+
+fn prefixed(key: &[u8]) -> Bytes {
+    [&[USER_PREFIX], key].concat().into()
+}
+
+fn prefixed_start(bound: Bound<&[u8]>) -> Bound<Bytes> {
+    match bound {
+        Bound::Unbounded => Bound::Included(prefixed(&[])),
+        bound => bound.map(prefixed),
+    }
+}
+
+fn prefixed_end(bound: Bound<&[u8]>) -> Bound<Bytes> {
+    match bound {
+        Bound::Unbounded => Bound::Excluded(Bytes::from_static(&[USER_PREFIX + 1])),
+        bound => bound.map(prefixed),
+    }
+}
+
+fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
+    bound.as_ref().map(Bytes::as_ref)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound::{Excluded, Included};
+
+    use clusterkit_storage::state_store::MemoryStore;
+
+    use super::*;
+
+    const REPLICA: ReplicaKey = ReplicaKey(1);
+
+    fn store(keys: &[&'static str]) -> MemoryStore {
+        let store = MemoryStore::new();
+        let mut state = Transaction::new(View::new(&store, REPLICA));
+        for key in keys {
+            state.put(*key, *key);
+        }
+        let changes = state.into_changes();
+        store.apply(REPLICA, &changes, 1).expect("it has room");
+        store
+    }
+
+    fn keys(found: &Found) -> Vec<&str> {
+        found.entries.iter().map(|(key, _)| std::str::from_utf8(key).expect("text")).collect()
+    }
+
+    #[test]
+    fn a_command_sees_what_those_before_it_did() {
+        let store = store(&["a", "b", "d"]);
+        let mut state = Transaction::new(View::new(&store, REPLICA));
+        state.put("c", "c");
+        state.delete("b");
+        assert_eq!(state.get(b"b").expect("reads"), None);
+        assert_eq!(keys(&state.range(&Query::default()).expect("reads")), ["a", "c", "d"]);
+        let descending = Query { order: Order::Descending, ..Query::default() };
+        assert_eq!(keys(&state.range(&descending).expect("reads")), ["d", "c", "a"]);
+    }
+
+    #[test]
+    fn a_range_in_pieces_gives_every_entry_once() {
+        let store = store(&["a", "c", "e", "g"]);
+        let mut state = Transaction::new(View::new(&store, REPLICA));
+        for key in ["b", "d", "h"] {
+            state.put(key, key);
+        }
+        state.delete("c");
+        let (mut all, mut last) = (Vec::new(), Bytes::new());
+        loop {
+            let query = Query { start: Excluded(&last[..]), end: Included(b"g"), entries_max: 2, ..Query::default() };
+            let found = state.range(&query).expect("reads");
+            all.extend(keys(&found).iter().map(|key| (*key).to_owned()));
+            let Some((key, _)) = found.entries.last().filter(|_| !found.is_complete) else { break };
+            last = key.clone();
+        }
+        assert_eq!(all, ["a", "b", "d", "e", "g"]);
+    }
+
+    #[test]
+    fn a_piece_of_which_all_was_removed_is_passed_over() {
+        let store = store(&["a", "b", "c"]);
+        let mut state = Transaction::new(View::new(&store, REPLICA));
+        state.delete("a");
+        state.delete("c");
+        let check = |order, expect: &str| {
+            let found = state.range(&Query { entries_max: 1, order, ..Query::default() }).expect("reads");
+            assert_eq!(keys(&found), [expect]);
+        };
+        check(Order::Ascending, "b");
+        check(Order::Descending, "b");
+    }
+
+    #[test]
+    fn what_the_library_keeps_beside_it_is_not_seen() {
+        let store = store(&["a"]);
+        let own = Change::Put { key: Bytes::from_static(b"s1"), value: Bytes::new() };
+        let more = Change::Put { key: Bytes::from_static(b"v1"), value: Bytes::new() };
+        store.apply(REPLICA, &[own, more], 2).expect("it has room");
+        assert_eq!(keys(&View::new(&store, REPLICA).range(&Query::default()).expect("reads")), ["a"]);
+    }
+}
