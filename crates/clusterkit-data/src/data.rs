@@ -1,0 +1,283 @@
+//! The handle of a node's replicated partitions.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clusterkit::net::{Clock, SystemClock};
+use clusterkit::{Builder, ClusterKit};
+use clusterkit_core::id::{Epoch, PartitionId, ReplicaUid};
+use clusterkit_core::replica::{
+    Ack, Config, Entry, Recovered, ReplicaKey, ReplicaStatus, Replicas, SessionConfig, SessionId,
+};
+use clusterkit_storage::disk::{Disk, RealDisk};
+use std::collections::BTreeMap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Engine, Input};
+use crate::error::{QueryError, WriteError};
+use crate::events::EventHub;
+use crate::hooks::Hooks;
+use crate::limits::INBOX_MAX;
+use crate::machine::StateMachine;
+use crate::messages::Messages;
+use crate::options::{Answered, ReadOptions, WriteOptions, Written};
+use crate::router::Router;
+use crate::shared::{Shared, StorageInbox};
+use crate::snapshots::Incoming;
+use crate::storage::{NodeStorage, OpenError, StorageError, StorageOptions};
+use crate::watch::Watch;
+
+/// How a node keeps its replicated partitions.
+#[derive(Debug, Clone)]
+pub struct Options {
+    dir: PathBuf,
+    replicas: Config,
+    sessions: SessionConfig,
+    memory: bool,
+    clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
+}
+
+impl Options {
+    /// Everything below `dir`, which is created. A directory serves one node.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            replicas: Config::default(),
+            sessions: SessionConfig::default(),
+            memory: false,
+            clock: Arc::new(SystemClock),
+            disk: Arc::new(RealDisk),
+        }
+    }
+
+    /// The settings of replicas.
+    #[must_use]
+    pub fn replicas(mut self, config: Config) -> Self {
+        self.replicas = config;
+        self
+    }
+
+    /// The bounds of sessions. All nodes must have the same.
+    #[must_use]
+    pub fn sessions(mut self, config: SessionConfig) -> Self {
+        self.sessions = config;
+        self
+    }
+
+    /// Keeps state in memory alone: a node that starts has its replicas copied from the others. For caches.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.memory = true;
+        self
+    }
+
+    /// Another clock and disk than the machine's: for tests. The node must have the same.
+    #[must_use]
+    pub fn environment(mut self, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>) -> Self {
+        self.clock = clock;
+        self.disk = disk;
+        self
+    }
+}
+
+/// The replicated partitions of a node. Clones are handles on the same.
+///
+/// Open it, give it to the node's builder, and run it with the node:
+///
+/// ```no_run
+/// # use clusterkit_data::{Data, Options, StateMachine};
+/// # async fn example(machine: impl StateMachine) -> Result<(), Box<dyn std::error::Error>> {
+/// let data = Data::open(Options::new("node-1/partitions"), machine)?;
+/// let builder = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080").data_dir("node-1");
+/// let node = data.attach(builder).start().await?;
+/// data.run(&node);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Data {
+    shared: Arc<Shared>,
+    begin: Arc<OnceLock<Begin>>,
+    damaged: Arc<BTreeMap<PartitionId, ReplicaUid>>,
+}
+
+/// What the engine is begun with, once.
+struct Begin {
+    inbox: std::sync::Mutex<Option<(mpsc::Receiver<Input>, BTreeMap<ReplicaKey, Recovered>)>>,
+    config: Config,
+    started_at: clusterkit_core::time::Instant,
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Data").finish_non_exhaustive()
+    }
+}
+
+// Beginning and ending.
+impl Data {
+    /// Opens what an earlier run left, or begins with nothing. Blocks for as long as reading the log takes.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it, or it cannot be read. Nothing was changed.
+    pub fn open(options: Options, machine: impl StateMachine) -> Result<Self, OpenError> {
+        let Options { dir, replicas: config, sessions, memory, clock, disk } = options;
+        let started_at = clock.now();
+        let storage_events = Arc::new(StorageInbox::default());
+        let sink = storage_events.clone();
+        let opened = NodeStorage::open(
+            disk,
+            &dir,
+            StorageOptions { memory, sessions },
+            Arc::new(machine),
+            Arc::new(move |event| sink.push(event)),
+        )?;
+        let (inbox, inputs) = mpsc::channel(INBOX_MAX);
+        let shared = Arc::new(Shared {
+            clock,
+            log: opened.storage.log(),
+            states: opened.storage.states(),
+            storage: opened.storage,
+            storage_events,
+            inbox,
+            events: EventHub::default(),
+            incoming: Incoming::default(),
+            node: OnceLock::new(),
+            running: watch::Sender::new(false),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            failure: watch::Sender::new(None),
+        });
+        let begin = Begin { inbox: std::sync::Mutex::new(Some((inputs, opened.recovered))), config, started_at };
+        Ok(Self { shared, begin: Arc::new(OnceLock::from(begin)), damaged: Arc::new(opened.damaged) })
+    }
+
+    /// Gives the node its hooks, what it hears from others, and what is damaged.
+    pub fn attach(&self, builder: Builder) -> Builder {
+        builder
+            .handler(Hooks::new(self.shared.clone()))
+            .messages(Messages::new(self.shared.clone()))
+            .damaged_replicas(BTreeMap::clone(&self.damaged))
+    }
+
+    /// Runs the replicas from the moment on in which `node` takes part in its cluster, until it stops. The second
+    /// call does nothing.
+    pub fn run(&self, node: &ClusterKit) {
+        let begin = self.begin.get().and_then(|begin| begin.inbox.lock().ok()?.take().zip(Some(begin)));
+        let Some(((inbox, recovered), begin)) = begin else { return };
+        let (config, started_at) = (begin.config.clone(), begin.started_at);
+        let (shared, node) = (self.shared.clone(), node.clone());
+        self.shared.tracker.spawn(async move {
+            if node.ready().await.is_err() {
+                return shared.stop.cancel();
+            }
+            let (me, incarnation) = (node.node_id().clone(), node.incarnation());
+            let replicas = Replicas::new(config, me, incarnation, started_at, recovered);
+            // It is set here only.
+            drop(shared.node.set(node.clone()));
+            let engine = Engine::new(shared.clone(), node.clone(), replicas);
+            shared.running.send_replace(true);
+            tokio::select! {
+                () = engine.run(inbox) => {}
+                _ = node.stopped() => {}
+            }
+            shared.stop.cancel();
+            if shared.failure.borrow().is_some() {
+                node.stop().await;
+            }
+        });
+    }
+
+    /// Waits until the replicas run no more: the node stopped, or its disk failed, which `Err` says. Then nothing
+    /// more is written to the disk.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the disk. The node has to be started anew, and others serve meanwhile.
+    pub async fn stopped(&self) -> Result<(), Arc<StorageError>> {
+        self.shared.stop.cancelled().await;
+        self.shared.storage.stop().await;
+        self.shared.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    fn router(&self) -> Router<'_> {
+        Router::new(&self.shared)
+    }
+}
+
+// Writing and reading.
+impl Data {
+    /// Writes to a partition, through whichever node leads it. While nobody does, it waits.
+    ///
+    /// With [`Ack::Quorum`] and [`Ack::All`] an acknowledged write survives everything that leaves one in-sync
+    /// replica. One without a session request is not repeated by the library where it may have taken effect.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`].
+    pub async fn write(
+        &self,
+        partition: PartitionId,
+        command: impl Into<Bytes>,
+        options: &WriteOptions,
+    ) -> Result<Written, WriteError> {
+        let entry = Entry::Write { request: options.request, payload: command.into() };
+        self.router().write(partition, entry, options).await
+    }
+
+    /// Opens a session with a partition, for writes that take effect once however often they are repeated.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`]. A retry opens another one; the first expires by itself.
+    pub async fn open_session(&self, partition: PartitionId, deadline: Duration) -> Result<SessionId, WriteError> {
+        let options = WriteOptions { deadline, ack: Ack::Quorum, ..WriteOptions::default() };
+        let written = self.router().write(partition, Entry::OpenSession, &options).await?;
+        Ok(SessionId { epoch: written.epoch, offset: written.offset })
+    }
+
+    /// Asks the state of a partition.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueryError`].
+    pub async fn query(
+        &self,
+        partition: PartitionId,
+        question: impl Into<Bytes>,
+        options: &ReadOptions,
+    ) -> Result<Answered, QueryError> {
+        self.router().query(partition, question.into(), options).await
+    }
+
+    /// What state machines tell of commands from offset `from` on, in order, by this node's replica.
+    #[must_use]
+    pub fn watch(&self, partition: PartitionId, from: u64) -> Watch {
+        Watch::new(self.shared.clone(), partition, from)
+    }
+
+    /// How this node's replica of a partition stands; `None` if it has none, or does not run.
+    pub async fn status(&self, partition: PartitionId) -> Option<ReplicaStatus> {
+        let (reply, status) = oneshot::channel();
+        self.shared.tell(Input::Status { partition, reply }).await;
+        status.await.ok().flatten()
+    }
+
+    /// The partition of a key; `None` before the cluster formed.
+    #[must_use]
+    pub fn partition(&self, key: &[u8]) -> Option<PartitionId> {
+        self.shared.node.get()?.partition(key)
+    }
+
+    /// The epoch under which a partition is led, as this node knows.
+    #[must_use]
+    pub fn epoch(&self, partition: PartitionId) -> Option<Epoch> {
+        Some(self.shared.node.get()?.partition_info(partition)?.epoch)
+    }
+}

@@ -1,0 +1,39 @@
+//! Every bound of this crate, in one place.
+
+use std::time::Duration;
+
+/// Requests and messages that wait for the engine; beyond, requests wait and messages are dropped, which their
+/// senders repair.
+pub(crate) const INBOX_MAX: usize = 8_192;
+/// What the engine takes at a time before it carries out what follows from it.
+pub(crate) const TURN_MAX: usize = 512;
+/// Bytes on their way to the log above which writes are refused.
+pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one notice to another node; a single message may have more.
+pub(crate) const NOTICE_BYTES_MAX: usize = 1 << 20;
+/// Wishes to the control plane that are under way at once.
+pub(crate) const WISHES_MAX: usize = 256;
+/// Requests of clients that one node holds, forwards or answers at once.
+pub(crate) const REQUESTS_MAX: usize = 65_536;
+/// How long a request waits before it looks again where to go, if nothing tells it to.
+pub(crate) const ROUTE_PAUSE: Duration = Duration::from_millis(20);
+/// The longest that a client may have a request wait.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// How often writes that nobody waits for any more are forgotten.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of one piece of a snapshot.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Snapshots that are sent at once, and as many that are received.
+pub(crate) const SNAPSHOTS_MAX: usize = 4;
+/// How long the answer to a piece of a snapshot may take.
+pub(crate) const SNAPSHOT_PIECE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how long without a piece a snapshot that comes in is given up.
+pub(crate) const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How often a hook that waits looks how far its replica is.
+pub(crate) const HOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Events of a partition that are kept for watchers that come back, or are slow.
+pub(crate) const EVENTS_KEPT: usize = 4_096;
+/// Bytes of those events.
+pub(crate) const EVENTS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of snapshots that a node sends in a second to one other, so that clients have their share.
+pub(crate) const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
