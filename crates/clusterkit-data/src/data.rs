@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::engine::{Engine, Input};
 use crate::error::{QueryError, WriteError};
 use crate::events::EventHub;
+use crate::gateway::Gateway;
 use crate::hooks::Hooks;
 use crate::limits::INBOX_MAX;
 use crate::machine::StateMachine;
@@ -148,6 +149,7 @@ impl Data {
             inbox,
             events: EventHub::default(),
             incoming: Incoming::default(),
+            gateway: Gateway::default(),
             node: OnceLock::new(),
             running: watch::Sender::new(false),
             tracker: TaskTracker::new(),

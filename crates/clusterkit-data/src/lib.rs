@@ -9,6 +9,7 @@ mod data;
 mod engine;
 mod error;
 mod events;
+mod gateway;
 mod hooks;
 mod limits;
 mod machine;

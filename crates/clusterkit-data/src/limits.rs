@@ -37,3 +37,9 @@ pub(crate) const EVENTS_KEPT: usize = 4_096;
 pub(crate) const EVENTS_BYTES_MAX: usize = 1 << 20;
 /// Bytes of snapshots that a node sends in a second to one other, so that clients have their share.
 pub(crate) const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
+/// How far the numbers of a node's requests in one of its sessions may lie apart: fewer than a session's answers.
+pub(crate) const GATEWAY_WINDOW: u64 = 48;
+/// Sessions that a node has open with a partition.
+pub(crate) const GATEWAY_SESSIONS_MAX: usize = 64;
+/// How often a write looks for a session of this node's before it is given up.
+pub(crate) const SESSION_ATTEMPTS_MAX: usize = 4;

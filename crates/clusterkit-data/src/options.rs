@@ -18,11 +18,15 @@ pub struct WriteOptions {
     pub deadline: Duration,
     /// Whether another node's partition is written through that node. Default true.
     pub forward: bool,
+    /// Whether this node numbers the write itself where `request` is none, and so can repeat it when its leader is
+    /// lost on the way. Default true; without, such a write ends as [`OutcomeUnknown`](crate::WriteError::OutcomeUnknown),
+    /// and costs a little less.
+    pub repeat: bool,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { ack: Ack::Quorum, request: None, deadline: Duration::from_secs(5), forward: true }
+        Self { ack: Ack::Quorum, request: None, deadline: Duration::from_secs(5), forward: true, repeat: true }
     }
 }
 

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use clusterkit::messages::{Lane, MessageError};
 use clusterkit::{ClusterKit, TopologyWatch};
 use clusterkit_core::id::{NodeId, PartitionId};
-use clusterkit_core::replica::{Ack, Consistency, Entry, Write};
+use clusterkit_core::replica::{Ack, Consistency, Entry, SessionId, SessionRequest, Write};
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::Partition;
 use tokio::sync::oneshot;
 
 use crate::engine::{Input, ReadWish};
 use crate::error::{QueryError, WriteError};
-use crate::limits::{DEADLINE_MAX, ROUTE_PAUSE};
+use crate::gateway::{Gateway, Loan};
+use crate::limits::{DEADLINE_MAX, ROUTE_PAUSE, SESSION_ATTEMPTS_MAX};
 use crate::options::{Answered, Read, ReadOptions, WriteOptions, Written};
 use crate::shared::Shared;
 use crate::wire::{self, Request, Response};
@@ -37,7 +38,7 @@ impl<'a> Router<'a> {
         Self { shared }
     }
 
-    /// Writes, wherever the leader is.
+    /// Writes, wherever the leader is, under a number of this node's own if the client has none.
     pub(crate) async fn write(
         &self,
         partition: PartitionId,
@@ -45,6 +46,88 @@ impl<'a> Router<'a> {
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
         let deadline = self.shared.clock.now() + options.deadline.min(DEADLINE_MAX);
+        match entry {
+            Entry::Write { request: None, payload } if options.repeat && options.ack != Ack::Leader => {
+                self.write_numbered(partition, payload, options, deadline).await
+            }
+            entry => self.write_by(partition, entry, options, deadline).await,
+        }
+    }
+
+    async fn write_numbered(
+        &self,
+        partition: PartitionId,
+        payload: Bytes,
+        options: &WriteOptions,
+        deadline: Instant,
+    ) -> Result<Written, WriteError> {
+        for _ in 0..SESSION_ATTEMPTS_MAX {
+            let borrowed = self.borrow(partition, options, deadline).await?;
+            let entry = Entry::Write { request: Some(borrowed.request), payload: payload.clone() };
+            let options = WriteOptions { request: Some(borrowed.request), ..options.clone() };
+            match self.write_by(partition, entry, &options, deadline).await {
+                // Unused for long, or crowded out: no copy of it took effect.
+                Err(WriteError::SessionExpired | WriteError::SessionTooOld) => borrowed.end(),
+                result => return result,
+            }
+        }
+        Err(WriteError::Unavailable)
+    }
+
+    async fn borrow(
+        &self,
+        partition: PartitionId,
+        options: &WriteOptions,
+        deadline: Instant,
+    ) -> Result<Borrowed<'_>, WriteError> {
+        let gateway = &self.shared.gateway;
+        for _ in 0..SESSION_ATTEMPTS_MAX {
+            let loan = match gateway.lend(partition) {
+                // One opens it for all who need it.
+                Loan::OpenAnother => {
+                    let _turn = gateway.turn(partition).lock_owned().await;
+                    self.lend_or_open(partition, options, deadline).await?
+                }
+                loan => loan,
+            };
+            match loan {
+                Loan::Lent(request) => return Ok(Borrowed { gateway, partition, request }),
+                Loan::Exhausted => return Err(WriteError::Overloaded),
+                Loan::OpenAnother => {}
+            }
+        }
+        Err(WriteError::Overloaded)
+    }
+
+    async fn lend_or_open(
+        &self,
+        partition: PartitionId,
+        options: &WriteOptions,
+        deadline: Instant,
+    ) -> Result<Loan, WriteError> {
+        let gateway = &self.shared.gateway;
+        match gateway.lend(partition) {
+            Loan::OpenAnother => {}
+            loan => return Ok(loan),
+        }
+        let options = WriteOptions { ack: Ack::Quorum, request: None, ..options.clone() };
+        let opened = self.write_by(partition, Entry::OpenSession, &options, deadline).await;
+        let opened = opened.map_err(|error| match error {
+            // Whatever became of the session: nothing was written in it.
+            WriteError::OutcomeUnknown => WriteError::Unavailable,
+            error => error,
+        })?;
+        gateway.opened(partition, SessionId { epoch: opened.epoch, offset: opened.offset });
+        Ok(gateway.lend(partition))
+    }
+
+    async fn write_by(
+        &self,
+        partition: PartitionId,
+        entry: Entry,
+        options: &WriteOptions,
+        deadline: Instant,
+    ) -> Result<Written, WriteError> {
         let node = self.node(deadline).await.ok_or(WriteError::Unavailable)?;
         let mut topology = node.watch();
         let mut why = WriteError::Unavailable;
@@ -67,12 +150,18 @@ impl<'a> Router<'a> {
                 None => Attempt::Again(WriteError::Unavailable),
             };
             match attempt {
-                Attempt::Done(Err(WriteError::OutcomeUnknown)) if options.request.is_some() => {
+                Attempt::Done(Ok(written)) => return Ok(written),
+                Attempt::Done(Err(WriteError::OutcomeUnknown)) if can_repeat(&entry) => {
                     why = WriteError::OutcomeUnknown;
                 }
-                Attempt::Done(result) => return result,
-                // Once an attempt may have taken effect, nothing later takes that back.
-                Attempt::Again(_) if why == WriteError::OutcomeUnknown => {}
+                // Once an attempt may have taken effect, no later refusal takes that back.
+                Attempt::Done(Err(WriteError::SessionExpired | WriteError::SessionTooOld))
+                    if why == WriteError::OutcomeUnknown =>
+                {
+                    return Err(why);
+                }
+                Attempt::Done(Err(_)) | Attempt::Again(_) if why == WriteError::OutcomeUnknown => {}
+                Attempt::Done(Err(error)) => return Err(error),
                 Attempt::Again(reason) => why = reason,
             }
             self.pause(&mut topology, partition, record, deadline).await;
@@ -274,6 +363,34 @@ impl Router<'_> {
         });
         // Either is reason enough to look again.
         drop(self.within(patience, moved).await);
+    }
+}
+
+/// A number that this node gave to a client's write, until that is answered.
+struct Borrowed<'a> {
+    gateway: &'a Gateway,
+    partition: PartitionId,
+    request: SessionRequest,
+}
+
+impl Borrowed<'_> {
+    /// Its session is over.
+    fn end(self) {
+        self.gateway.ended(self.partition, self.request.session);
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.gateway.give_back(self.partition, self.request);
+    }
+}
+
+/// Whether it takes effect once, however often it is sent. A session that was opened in vain expires.
+fn can_repeat(entry: &Entry) -> bool {
+    match entry {
+        Entry::NoOp | Entry::OpenSession => true,
+        Entry::Write { request, .. } => request.is_some(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::Input;
 use crate::events::EventHub;
+use crate::gateway::Gateway;
 use crate::snapshots::Incoming;
 use crate::storage::{LogQueue, NodeStorage, StateQueue, StorageError, StorageEvent};
 
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) events: EventHub,
     pub(crate) incoming: Incoming,
+    pub(crate) gateway: Gateway,
     /// The node, once it takes part in its cluster.
     pub(crate) node: OnceLock<ClusterKit>,
     pub(crate) running: watch::Sender<bool>,
