@@ -25,6 +25,7 @@ use crate::handle::ClusterKit;
 use crate::hooks::{
     HookConfig, Installed, NoData, OnPartitionChange, PartitionHandler, SixHooks, StageResult,
 };
+use crate::messages::{self, MessageHandler};
 use crate::net::{Clock, Net, SystemClock, TcpNet};
 
 /// The node address where none is given: this machine only, until the connections between nodes are
@@ -80,6 +81,7 @@ pub(crate) struct Settings {
     pub(crate) software: String,
     pub(crate) handler: Installed,
     pub(crate) hooks: HookConfig,
+    pub(crate) messages: Option<messages::Installed>,
 }
 
 impl Builder {
@@ -112,6 +114,7 @@ impl Builder {
                 software: env!("CARGO_PKG_VERSION").to_owned(),
                 handler: Installed::asked(NoData),
                 hooks: HookConfig::default(),
+                messages: None,
             },
         }
     }
@@ -279,6 +282,13 @@ impl Builder {
     /// How long hooks may take, and how many copies are made at once.
     pub fn hook_config(mut self, config: HookConfig) -> Self {
         self.settings.hooks = config;
+        self
+    }
+
+    /// Who takes what the programs of other nodes send to this one. See [`messages`](crate::messages).
+    /// Without one, they are told that this node takes no messages.
+    pub fn messages(mut self, handler: impl MessageHandler) -> Self {
+        self.settings.messages = Some(messages::Installed::new(handler));
         self
     }
 

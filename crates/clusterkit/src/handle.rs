@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clusterkit_core::control::{Applied, InSyncProposal, Rejected};
 use clusterkit_core::handoff::StageStatus;
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
@@ -17,6 +18,7 @@ use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
 use crate::error::{ChangeError, StartError};
 use crate::events::{ClusterEvent, EventId, Events};
 use crate::lease::{Lease, LeaseLost};
+use crate::messages::{self, Lane, MessageError};
 use crate::node::{Phase, Shared, StopReason, Wish};
 use crate::status::{ControlPlaneStatus, Stats, Status};
 
@@ -513,6 +515,38 @@ impl ClusterKit {
             self.shared.leases_changed.send_modify(|count| *count += 1);
         }
         self.shared.change(Wish::Resign { partition, version, epoch, node }).await
+    }
+
+    /// Tells the program of node `to` something, without waiting and without an answer. See
+    /// [`messages`](crate::messages).
+    ///
+    /// `Ok` says that it is queued: it is lost when the connection does not come about or ends, or when the
+    /// other side does not take it. At most 1,024 messages and 64 MiB wait in a lane.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent: [`UnknownNode`](MessageError::UnknownNode), [`TooLarge`](MessageError::TooLarge) or
+    /// [`NotSent`](MessageError::NotSent).
+    pub fn notify(&self, to: &NodeId, lane: Lane, body: Bytes) -> Result<(), MessageError> {
+        messages::notify(&self.shared, to, lane, body)
+    }
+
+    /// Asks the program of node `to` and waits for its answer, at most for `timeout`, connecting and queueing
+    /// included; an hour is the longest. See [`messages`](crate::messages).
+    ///
+    /// Dropping the future leaves open whether the request is carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`MessageError`] says whether the request was sent, and whether it may have been carried out.
+    pub async fn request(
+        &self,
+        to: &NodeId,
+        lane: Lane,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, MessageError> {
+        messages::request(&self.shared, to, lane, body, timeout).await
     }
 
     /// HTTP requests to other nodes by their ids, for the program's own routes. All callers share its

@@ -186,6 +186,11 @@ impl Shared {
         self.identity.borrow().incarnation
     }
 
+    /// Whether this run has an incarnation.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.identity.borrow().incarnation > Incarnation(0)
+    }
+
     /// Where other nodes reach this one.
     pub(crate) fn node_addr(&self) -> String {
         self.identity.borrow().node_addr.clone()
