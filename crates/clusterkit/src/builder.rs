@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clusterkit_core::control::ControllerConfig;
 use clusterkit_core::hash::KeyHash;
-use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::id::{NodeId, PartitionId, ReplicaUid};
 use clusterkit_core::limits::{
     CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX,
     TEXT_BYTES_MAX, WEIGHT_MAX,
@@ -82,6 +82,7 @@ pub(crate) struct Settings {
     pub(crate) handler: Installed,
     pub(crate) hooks: HookConfig,
     pub(crate) messages: Option<messages::Installed>,
+    pub(crate) replicas_damaged: BTreeMap<PartitionId, ReplicaUid>,
 }
 
 impl Builder {
@@ -115,6 +116,7 @@ impl Builder {
                 handler: Installed::asked(NoData),
                 hooks: HookConfig::default(),
                 messages: None,
+                replicas_damaged: BTreeMap::new(),
             },
         }
     }
@@ -289,6 +291,18 @@ impl Builder {
     /// Without one, they are told that this node takes no messages.
     pub fn messages(mut self, handler: impl MessageHandler) -> Self {
         self.settings.messages = Some(messages::Installed::new(handler));
+        self
+    }
+
+    /// The replicas of this node that its program found damaged before it starts, each under the uid that it
+    /// had, default none: they begin anew under other uids, before anything is asked of them, and lead nothing
+    /// until they have caught up. What has another uid by then is left alone.
+    ///
+    /// Above 1,024 the node says that all of it may be damaged, so that none of its replicas is elected as
+    /// it is, and reports the rest once it runs. What is found later is for
+    /// [`ClusterKit::report_damaged`].
+    pub fn damaged_replicas(mut self, replicas: BTreeMap<PartitionId, ReplicaUid>) -> Self {
+        self.settings.replicas_damaged = replicas;
         self
     }
 
