@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clusterkit_core::control::ControllerConfig;
 use clusterkit_core::hash::KeyHash;
-use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::id::{NodeId, PartitionId, ReplicaUid};
 use clusterkit_core::limits::{
     CLUSTER_NAME_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX,
     TEXT_BYTES_MAX, WEIGHT_MAX,
@@ -25,6 +25,7 @@ use crate::handle::ClusterKit;
 use crate::hooks::{
     HookConfig, Installed, NoData, OnPartitionChange, PartitionHandler, SixHooks, StageResult,
 };
+use crate::messages::{self, MessageHandler};
 use crate::net::{Clock, Net, SystemClock, TcpNet};
 
 /// The node address where none is given: this machine only, until the connections between nodes are
@@ -80,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) software: String,
     pub(crate) handler: Installed,
     pub(crate) hooks: HookConfig,
+    pub(crate) messages: Option<messages::Installed>,
+    pub(crate) replicas_damaged: BTreeMap<PartitionId, ReplicaUid>,
 }
 
 impl Builder {
@@ -112,6 +115,8 @@ impl Builder {
                 software: env!("CARGO_PKG_VERSION").to_owned(),
                 handler: Installed::asked(NoData),
                 hooks: HookConfig::default(),
+                messages: None,
+                replicas_damaged: BTreeMap::new(),
             },
         }
     }
@@ -279,6 +284,25 @@ impl Builder {
     /// How long hooks may take, and how many copies are made at once.
     pub fn hook_config(mut self, config: HookConfig) -> Self {
         self.settings.hooks = config;
+        self
+    }
+
+    /// Who takes what the programs of other nodes send to this one. See [`messages`](crate::messages).
+    /// Without one, they are told that this node takes no messages.
+    pub fn messages(mut self, handler: impl MessageHandler) -> Self {
+        self.settings.messages = Some(messages::Installed::new(handler));
+        self
+    }
+
+    /// The replicas of this node that its program found damaged before it starts, each under the uid that it
+    /// had, default none: they begin anew under other uids, before anything is asked of them, and lead nothing
+    /// until they have caught up. What has another uid by then is left alone.
+    ///
+    /// Above 1,024 the node says that all of it may be damaged, so that none of its replicas is elected as
+    /// it is, and reports the rest once it runs. What is found later is for
+    /// [`ClusterKit::report_damaged`].
+    pub fn damaged_replicas(mut self, replicas: BTreeMap<PartitionId, ReplicaUid>) -> Self {
+        self.settings.replicas_damaged = replicas;
         self
     }
 

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clusterkit_core::control::{Applied, InSyncProposal, Rejected};
 use clusterkit_core::handoff::StageStatus;
-use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, ReplicaUid, StoreId};
 use clusterkit_core::topology::{ClusterConfig, Health, Node, Partition, Topology};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
@@ -17,6 +18,7 @@ use crate::coordinator::raft::{RaftGroup, RaftNodeStats};
 use crate::error::{ChangeError, StartError};
 use crate::events::{ClusterEvent, EventId, Events};
 use crate::lease::{Lease, LeaseLost};
+use crate::messages::{self, Lane, MessageError};
 use crate::node::{Phase, Shared, StopReason, Wish};
 use crate::status::{ControlPlaneStatus, Stats, Status};
 
@@ -507,12 +509,94 @@ impl ClusterKit {
     pub async fn report_stalled(&self, partition: PartitionId) -> Result<Applied, ChangeError> {
         let unknown = || ChangeError::Rejected(Rejected::UnknownPartition { partition });
         let record = self.partition_info(partition).ok_or_else(unknown)?;
-        let (version, epoch, node) = (record.version, record.epoch, self.node_id().clone());
-        if record.leader.as_ref() == Some(&node) {
+        self.resign(partition, record.epoch, record.version).await
+    }
+
+    /// [`report_stalled`](Self::report_stalled) for those who keep their own order: gives up the leadership of
+    /// `partition` in this `epoch`, and only if its record is at this `version` still. A compare-and-set.
+    ///
+    /// If the record that this node knows says that it leads in that epoch, its lease ends first, and holds
+    /// again only under a newer version than `version`: name one that the topology has shown.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`report_stalled`](Self::report_stalled). A record that has moved on refuses the wish, and
+    /// nothing changes.
+    pub async fn resign(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+        version: PartitionVersion,
+    ) -> Result<Applied, ChangeError> {
+        let unknown = || ChangeError::Rejected(Rejected::UnknownPartition { partition });
+        let record = self.partition_info(partition).ok_or_else(unknown)?;
+        let node = self.node_id().clone();
+        if record.leader.as_ref() == Some(&node) && record.epoch == epoch {
             self.shared.leases.gate(partition).give_up(epoch, version);
             self.shared.leases_changed.send_modify(|count| *count += 1);
         }
         self.shared.change(Wish::Resign { partition, version, epoch, node }).await
+    }
+
+    /// Says that this node leads `partition` in `epoch` and nothing gets on: what it was given is not
+    /// committed, or a majority of the in-sync set cannot reach it. The controller has another in-sync
+    /// replica lead, if one can, and takes the leadership of a partition away in this manner only so often.
+    ///
+    /// This node goes on leading meanwhile, its lease holds, and it may yet get on: that is what
+    /// [`report_progress`](Self::report_progress) is for. Said at once, and again from heartbeat to heartbeat
+    /// until the record has another epoch or leader. Does nothing when that is so already.
+    pub fn report_no_progress(&self, partition: PartitionId, epoch: Epoch) {
+        self.shared.claims.say_stalled(partition, epoch);
+    }
+
+    /// Takes [`report_no_progress`](Self::report_no_progress) back. What the controller has heard counts for a
+    /// second more.
+    pub fn report_progress(&self, partition: PartitionId) {
+        self.shared.claims.take_back_stalled(partition);
+    }
+
+    /// Says that what this node holds of `partition` under `uid` is damaged and set aside: the replica is to
+    /// begin anew, under another uid, and to lead no longer. Said at once, and again from heartbeat to
+    /// heartbeat until the topology has another replica of this node there, or none. Does nothing when that is
+    /// so already.
+    ///
+    /// It is not kept on disk: after a restart name it by
+    /// [`Builder::damaged_replicas`]. Its lease ends as that of
+    /// any deposed leader, so a leader that must not acknowledge anything more stops by itself.
+    pub fn report_damaged(&self, partition: PartitionId, uid: ReplicaUid) {
+        self.shared.claims.say_damaged(partition, uid);
+    }
+
+    /// Tells the program of node `to` something, without waiting and without an answer. See
+    /// [`messages`](crate::messages).
+    ///
+    /// `Ok` says that it is queued: it is lost when the connection does not come about or ends, or when the
+    /// other side does not take it. At most 1,024 messages and 64 MiB wait in a lane.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not sent: [`UnknownNode`](MessageError::UnknownNode), [`TooLarge`](MessageError::TooLarge) or
+    /// [`NotSent`](MessageError::NotSent).
+    pub fn notify(&self, to: &NodeId, lane: Lane, body: Bytes) -> Result<(), MessageError> {
+        messages::notify(&self.shared, to, lane, body)
+    }
+
+    /// Asks the program of node `to` and waits for its answer, at most for `timeout`, connecting and queueing
+    /// included; an hour is the longest. See [`messages`](crate::messages).
+    ///
+    /// Dropping the future leaves open whether the request is carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`MessageError`] says whether the request was sent, and whether it may have been carried out.
+    pub async fn request(
+        &self,
+        to: &NodeId,
+        lane: Lane,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, MessageError> {
+        messages::request(&self.shared, to, lane, body, timeout).await
     }
 
     /// HTTP requests to other nodes by their ids, for the program's own routes. All callers share its

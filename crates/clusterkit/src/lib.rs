@@ -11,6 +11,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`hooks`] | user code decides: what is awaited before ownership moves |
+//! | [`messages`] | what the programs that embed nodes say to each other |
 //! | [`net`] | everything that touches time and network, behind two traits |
 
 mod builder;
@@ -26,6 +27,7 @@ pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
 mod lease;
+pub mod messages;
 pub mod net;
 mod node;
 mod status;

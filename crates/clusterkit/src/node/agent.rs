@@ -54,8 +54,8 @@ pub(super) struct Inboxes {
 /// Runs until the node stops.
 pub(super) async fn run(shared: Arc<Shared>, runner: StageRunner, inboxes: Inboxes) {
     let stop = shared.stop.clone();
-    let (reports, pending) = (Reporter::new(), BTreeMap::new());
-    let mut agent = Agent { shared, runner, reports, pending, beats: 0 };
+    let (reports, claims, pending) = (Reporter::new(), Reporter::new(), BTreeMap::new());
+    let mut agent = Agent { shared, runner, reports, claims, pending, beats: 0 };
     tokio::select! {
         () = agent.run(inboxes) => {}
         () = stop.cancelled() => {}
@@ -67,6 +67,8 @@ struct Agent {
     shared: Arc<Shared>,
     runner: StageRunner,
     reports: Reporter,
+    /// The program's own: however much the stages have to say, these come with every beat.
+    claims: Reporter,
     /// Support that counts once the topology is as new as the answer that gave it.
     pending: BTreeMap<TopologyVersion, Instant>,
     beats: usize,
@@ -76,7 +78,8 @@ impl Agent {
     /// What keeps this node alive in the eyes of the others comes first: hooks may say more than there
     /// is time to hear.
     async fn run(&mut self, mut inboxes: Inboxes) {
-        let clock = Arc::clone(&self.shared.settings.clock);
+        let shared = Arc::clone(&self.shared);
+        let clock = Arc::clone(&shared.settings.clock);
         let mut topology = self.shared.topology.subscribe();
         topology.mark_changed();
         let mut beat = tokio::time::interval(self.shared.settings.controller.detector.heartbeat);
@@ -102,6 +105,7 @@ impl Agent {
                 Some(support) = inboxes.support.recv() => self.note_support(support),
                 _ = beat.tick() => self.beat(),
                 () = timeout => self.runner.handle_timeout(),
+                () = shared.claims.changed() => {}
                 count = inboxes.stages.recv_many(&mut inputs, INPUTS_PER_STEP) => {
                     if count == 0 || inputs.drain(..).any(|input| !self.take(input)) {
                         return;
@@ -117,6 +121,7 @@ impl Agent {
     fn adopt(&mut self, topology: Arc<Topology>) {
         let version = topology.version;
         self.runner.handle_topology(topology);
+        self.shared.claims.retain();
         // Only now: every lease that this version ends is ended.
         let later = self.pending.split_off(&TopologyVersion(version.0 + 1));
         let counts = std::mem::replace(&mut self.pending, later);
@@ -161,6 +166,7 @@ impl Agent {
     /// Says that the node lives, and everything that the controller has not shown to have heard.
     fn beat(&mut self) {
         self.reports.say_again();
+        self.claims.say_again();
         self.runner.handle_beat();
         if self.runner.is_sealed_for_good() {
             return;
@@ -181,7 +187,10 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        let news = self.reports.news(self.runner.stages().reports());
+        let (node, incarnation) = (self.shared.node.clone(), self.shared.incarnation());
+        let claim = |(partition, fact)| Report { node: node.clone(), incarnation, partition, fact };
+        let mut news = self.claims.news(self.shared.claims.facts().into_iter().map(claim));
+        news.extend(self.reports.news(self.runner.stages().reports()));
         for reports in news.chunks(REPORTS_MAX) {
             let input = ControllerInput::Reports(reports.to_vec());
             tell_controller(&self.shared, kind::REPORTS, &reports, input);

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claims::Claims;
 use super::cluster::{self, ClusterInput};
 use super::controller::{self, ControllerInput, INBOX_MAX};
 use super::identity::{DataDir, Membership};
@@ -98,7 +99,9 @@ fn share(
         software: settings.software.clone(),
     };
     let events = Arc::new(EventLog::new(Arc::clone(&settings.clock)));
+    let topology = watch::Sender::new(Arc::new(Topology::default()));
     let shared = Shared {
+        claims: Claims::new(node.clone(), topology.subscribe()),
         node,
         store,
         boot: BootId(random_u64()?),
@@ -107,7 +110,7 @@ fn share(
         book: AddressBook::default(),
         identity: watch::Sender::new(identity),
         greeting: watch::Sender::new(None),
-        topology: watch::Sender::new(Arc::new(Topology::default())),
+        topology,
         phase: watch::Sender::new(Phase::Looking),
         events,
         cluster_inbox,
@@ -219,6 +222,10 @@ fn start_agent(shared: &Arc<Shared>, data_dir: &DataDir, inboxes: &mut Inboxes) 
     let agent = shared.tracker.spawn(agent::run(Arc::clone(shared), runner, inboxes));
     shared.tracker.spawn(end_with(Arc::clone(shared), agent));
     shared.tracker.spawn(observe(Arc::clone(shared)));
+    // Those that the registration had no room for; the others have other uids by now.
+    for (partition, uid) in &settings.replicas_damaged {
+        shared.claims.say_damaged(*partition, *uid);
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What nodes say to each other: kinds, bodies, and what the receiver does.
 //!
 //! A body is a `versioned` record under [`MESSAGE_VERSION`]; the Raft messages are openraft's own
-//! types, encoded the same way.
+//! types, encoded the same way. What programs say to each other is passed on as it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +39,10 @@ pub(crate) mod kind {
     /// How much have your replicas of these partitions, as of these records? From the controller, at an
     /// election.
     pub(crate) const POSITIONS: u8 = 8;
+    /// What a program tells the program of another node, one way. The body is the programs' own.
+    pub(crate) const NOTICE: u8 = 9;
+    /// What a program asks the program of another node. Body and answer are the programs' own.
+    pub(crate) const REQUEST: u8 = 10;
     /// Raft: AppendEntries.
     pub(crate) const RAFT_APPEND: u8 = 16;
     /// Raft: RequestVote.
@@ -49,6 +53,16 @@ pub(crate) mod kind {
     pub(crate) const RAFT_SNAPSHOT: u8 = 19;
     /// Raft: stand for election at once, the leader steps aside.
     pub(crate) const RAFT_TRANSFER: u8 = 20;
+}
+
+/// The codes of error answers.
+pub(crate) mod code {
+    /// The receiver is not ready for this kind of message. The sender tries again.
+    pub(crate) const NOT_READY: u8 = 1;
+    /// The body is not what its kind says.
+    pub(crate) const MALFORMED: u8 = 2;
+    /// The receiver's program takes no messages.
+    pub(crate) const NO_HANDLER: u8 = 3;
 }
 
 /// A node wants in, or is back after a restart.

@@ -3,6 +3,7 @@
 mod admission;
 mod agent;
 mod campaign;
+mod claims;
 mod cluster;
 mod controller;
 mod identity;

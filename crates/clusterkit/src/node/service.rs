@@ -10,16 +10,13 @@ use tokio::sync::oneshot;
 
 use super::cluster::ClusterInput;
 use super::controller::{ControllerInput, Support};
+use super::message::code::{MALFORMED, NO_HANDLER, NOT_READY};
 use super::message::{self, Adopted, Heartbeat, HeartbeatAnswer, Standing, kind};
-use super::shared::Shared;
+use super::shared::{Phase, Shared};
 use crate::coordinator::raft::View;
+use crate::messages;
 use crate::net::BoxFuture;
 use crate::transport::{Peer, Service, ServiceError};
-
-/// An error answer: the receiver is not ready for this kind of message. The sender tries again.
-const NOT_READY: u8 = 1;
-/// An error answer: the body is not what its kind says.
-const MALFORMED: u8 = 2;
 
 /// How long a node that asks whether a record is adopted is kept waiting.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(1);
@@ -37,9 +34,46 @@ impl Service for NodeService {
         message_kind: u8,
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move { serve(&shared, &peer, message_kind, &body).await })
+        match message_kind {
+            kind::NOTICE => self.notice(&peer, body),
+            kind::REQUEST => self.request(&peer, body),
+            own => self.own(peer, own, body),
+        }
     }
+}
+
+impl NodeService {
+    /// Hands a notice to the program at once: that keeps their order.
+    fn notice(&self, peer: &Peer, body: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
+        let handler = recipient(&self.shared, peer);
+        let taken = handler.map(|handler| handler.handle_notice(peer.identity.node.clone(), body));
+        Box::pin(std::future::ready(taken.map(|()| Bytes::new())))
+    }
+
+    fn request(&self, peer: &Peer, body: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
+        let (handler, from) = (recipient(&self.shared, peer).cloned(), peer.identity.node.clone());
+        Box::pin(async move { Ok(handler?.handle_request(from, body).await) })
+    }
+
+    /// What nodes say to each other on their own account.
+    fn own(&self, peer: Peer, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Bytes, ServiceError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { serve(&shared, &peer, kind, &body).await })
+    }
+}
+
+/// Who takes a message of the program of `peer`, when both nodes take part in one cluster and the sender's
+/// record is that of the data directory that said hello.
+fn recipient<'a>(shared: &'a Shared, peer: &Peer) -> Result<&'a messages::Installed, ServiceError> {
+    let sender = &peer.identity;
+    let ours = peer.cluster.is_some() && peer.cluster == shared.identity.borrow().cluster;
+    let takes_part = matches!(*shared.phase.borrow(), Phase::Ready);
+    let is_member =
+        || shared.topology.borrow().node(&sender.node).is_some_and(|known| known.store == sender.store);
+    if !ours || !takes_part || !is_member() {
+        return Err(not_ready());
+    }
+    shared.settings.messages.as_ref().ok_or_else(no_handler)
 }
 
 async fn serve(
@@ -162,13 +196,17 @@ fn not_ready() -> ServiceError {
     ServiceError { code: NOT_READY, body: Bytes::new() }
 }
 
+fn no_handler() -> ServiceError {
+    ServiceError { code: NO_HANDLER, body: Bytes::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
 
     use clusterkit_core::control::Command;
-    use clusterkit_core::id::{ClusterId, Incarnation, NodeId};
-    use clusterkit_wire::hello::Class;
+    use clusterkit_core::id::{ClusterId, Incarnation, NodeId, StoreId};
+    use clusterkit_wire::hello::{Class, Identity};
 
     use super::super::cluster::join_request;
     use super::*;
@@ -212,6 +250,25 @@ mod tests {
         let beat = Heartbeat { node: shared.node.clone(), incarnation: shared.incarnation() };
         assert!(ask(&shared, own, kind::HEARTBEAT, message::encode(&beat)).await.is_ok());
         assert_eq!(ask(&shared, own, kind::HEARTBEAT, Bytes::new()).await, Err(MALFORMED));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn programs_hear_only_nodes_of_the_topology_under_the_store_that_it_has() {
+        let (_cluster, shared) = one().await;
+        let service = NodeService { shared: Arc::clone(&shared) };
+        let own = shared.identity.borrow().clone();
+        let check = async |identity: Identity, expect: u8| {
+            let peer = Peer { cluster: own.cluster, identity: Arc::new(identity), class: Class::Data };
+            for kind in [kind::NOTICE, kind::REQUEST] {
+                let answer = service.call(peer.clone(), kind, Bytes::new()).await;
+                assert_eq!(answer.map_err(|error| error.code), Err(expect), "kind {kind}");
+            }
+        };
+        check(own.clone(), NO_HANDLER).await;
+        check(Identity { store: StoreId(own.store.0 + 1), ..own.clone() }, NOT_READY).await;
+        check(Identity { node: NodeId::new("node-9").unwrap(), ..own.clone() }, NOT_READY).await;
+        shared.phase.send_replace(Phase::Registering);
+        check(own.clone(), NOT_READY).await;
     }
 
     /// A controller that has not applied everything yet may miss nodes that registered long ago.

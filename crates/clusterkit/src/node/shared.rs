@@ -11,6 +11,7 @@ use clusterkit_core::control::{Applied, Registration};
 use clusterkit_core::forming::Greeting;
 use clusterkit_core::handoff::{self, Position, StageStatus};
 use clusterkit_core::id::{BootId, ClusterId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
+use clusterkit_core::limits::DAMAGED_REPLICAS_MAX;
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{Node, Stage, Topology};
 use clusterkit_wire::hello::{Class, Identity};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::agent::SupportHeard;
+use super::claims::Claims;
 use super::cluster::ClusterInput;
 use super::controller::ControllerInput;
 use super::message::{self, Join, JoinAnswer, Positions, Propose, ProposeAnswer, Standing, Wish, kind};
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) stages: watch::Sender<StageView>,
     pub(crate) stage_inbox: mpsc::Sender<StageInput>,
     pub(crate) support_inbox: mpsc::Sender<SupportHeard>,
+    /// What the program says of its replicas.
+    pub(crate) claims: Claims,
     pub(crate) counters: Counters,
     /// Connections of the program to other nodes, once it asked for some.
     #[cfg(feature = "http-client")]
@@ -186,6 +190,11 @@ impl Shared {
         self.identity.borrow().incarnation
     }
 
+    /// Whether this run has an incarnation.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.identity.borrow().incarnation > Incarnation(0)
+    }
+
     /// Where other nodes reach this one.
     pub(crate) fn node_addr(&self) -> String {
         self.identity.borrow().node_addr.clone()
@@ -198,12 +207,17 @@ impl Shared {
 
     /// What this node says of itself when it registers.
     pub(crate) fn registration(&self) -> Registration {
+        let replicas_damaged = &self.settings.replicas_damaged;
         Registration {
             node: self.node.clone(),
             store: self.store,
             boot: self.boot,
-            damaged: false,
-            replicas_damaged: BTreeMap::new(),
+            damaged: replicas_damaged.len() > DAMAGED_REPLICAS_MAX,
+            replicas_damaged: replicas_damaged
+                .iter()
+                .map(|(partition, uid)| (*partition, *uid))
+                .take(DAMAGED_REPLICAS_MAX)
+                .collect(),
             node_addr: self.node_addr(),
             public_addr: self.public_addr(),
             zone: self.settings.zone.clone(),

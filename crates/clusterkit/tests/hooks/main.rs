@@ -1,6 +1,7 @@
 //! Ownership moves only when user code says so: whole nodes in one process, on a network, disks and a
 //! clock that obey the test, with handlers that write down what they are asked.
 
+mod claims;
 mod crashes;
 mod drain;
 mod leases;
