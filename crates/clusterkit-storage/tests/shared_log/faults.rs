@@ -6,7 +6,9 @@ use clusterkit_storage::shared_log::{
     AppendError, ChangeError, CompactError, Log, LogError, ReadError, SharedLog, StreamId, UpkeepError,
 };
 
-use crate::twin::{Twin, contents, reopen, run, script};
+use crate::crash::check_recovered;
+use crate::support::fail_every_operation;
+use crate::twin::{contents, reopen, run, script};
 
 const RED: StreamId = StreamId(1);
 const CHANGES: [Operation; 6] = [
@@ -33,30 +35,18 @@ fn assert_poisoned(log: &mut SharedLog) {
     assert!(matches!(log.read(RED, 0..1, 1), Err(ReadError::Poisoned)));
 }
 
-fn check_after_fault(disk: &SimDisk, twin: &Twin, context: &str) {
-    disk.kill();
-    let found = contents(&reopen(disk));
-    assert!(twin.possible.contains(&found), "{context}\npossible {:?}\nfound {found:?}", twin.possible);
-    disk.crash_clean();
-    assert_eq!(contents(&reopen(disk)), found, "{context}: what a process was told is durable");
-}
-
 #[test]
 fn any_failed_operation_poisons_and_the_next_process_finds_the_truth() {
     for seed in 500..503 {
         let script = script(seed, 60);
-        for operation in CHANGES {
-            for before in 0.. {
-                let disk = SimDisk::new();
-                disk.set_fault_seed(before);
-                disk.fail(operation, before);
-                let (twin, done) = run(&disk, &script);
-                if done {
-                    break;
-                }
-                check_after_fault(&disk, &twin, &format!("script {seed}, {operation} {before}"));
-            }
-        }
+        fail_every_operation(
+            &CHANGES,
+            |disk| run(disk, &script),
+            |disk, twin, fault| {
+                disk.kill();
+                check_recovered(disk, &twin, &format!("script {seed}, {fault:?}"));
+            },
+        );
     }
 }
 
