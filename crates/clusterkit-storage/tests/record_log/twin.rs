@@ -86,9 +86,8 @@ pub(crate) fn contents(log: &RecordLog) -> Twin {
     Twin { first, records, durable_end: log.synced_end() }
 }
 
-/// Runs steps until one fails, and gives the twins before and after that one. Says how many operations of the disk it
-/// took if none did.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, (Twin, Twin)> {
+/// Runs steps until one fails, and gives the twins before and after that one, or the disk if none did.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<SimDisk, (Twin, Twin)> {
     let mut twin = new_twin();
     let Ok((log, _)) = open(disk) else {
         return Err((twin.clone(), twin));
@@ -106,7 +105,7 @@ pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, (Twin, Twin)> 
             assert_eq!(contents(held), twin);
         }
     }
-    Ok(disk.operation_count())
+    Ok(disk.fork())
 }
 
 pub(crate) fn new_twin() -> Twin {

@@ -6,7 +6,7 @@ use clusterkit_storage::shared_log::{Log, SharedLog, StreamId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::support::{Ending, cut_at, cut_at_every_operation, cut_every_recovery};
+use crate::support::{Ending, cut_at, cut_at_every_operation, cut_every_recovery, operations};
 use crate::twin::{Step, Streams, Twin, contents, open, reopen, run, script};
 
 /// What the log holds is one of what it may hold, and from then on it is durable.
@@ -64,7 +64,7 @@ proptest! {
     #[test]
     fn a_crash_anywhere_leaves_what_may_be_left(seed in any::<u64>(), steps in 1..160_usize, cut in any::<Index>()) {
         let script = script(seed, steps);
-        let operations = run(&SimDisk::new(), &script).expect("the script runs through");
+        let operations = operations(|disk| run(disk, &script));
         let count = cut.index(operations as usize) as u64;
         let (disk, twin) = cut_at(count, |disk| run(disk, &script));
         disk.crash(seed);

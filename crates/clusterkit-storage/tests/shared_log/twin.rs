@@ -141,9 +141,9 @@ fn stream_of(log: &SharedLog, id: StreamId) -> Stream {
     Stream { start, records, note: status.note }
 }
 
-/// Runs steps until one fails, and gives the twin of what the log may be then. Says how many operations of the disk it
-/// took if none did. The log agrees with the twin all along.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, Twin> {
+/// Runs steps until one fails, and gives the twin of what the log may be then, or the disk if none did. The log agrees
+/// with the twin all along.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<SimDisk, Twin> {
     let mut twin = Twin::new();
     let Ok((log, _)) = open(disk) else {
         return Err(twin);
@@ -167,7 +167,7 @@ pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, Twin> {
             assert_eq!(contents(log), twin.now, "after {step:?}");
         }
     }
-    Ok(disk.operation_count())
+    Ok(disk.fork())
 }
 
 fn take(disk: &SimDisk, slot: &mut Option<SharedLog>, step: &Step) -> bool {

@@ -1,8 +1,8 @@
 //! What the tests of logs and stores do to a simulated disk: cut its power in every operation, let every operation
 //! fail, and look at its files.
 //!
-//! A script is a function that runs on a disk. It answers how many operations it took if it ran through, and otherwise
-//! what may be found on the disk from then on.
+//! A script is a function that runs on a disk. If it ran through, it gives a fork of the disk as it was before the log or
+//! store was dropped, and otherwise what may be found on the disk from then on.
 
 #![allow(dead_code, reason = "each of the test programs takes what it needs")]
 
@@ -32,8 +32,13 @@ impl Ending {
     }
 }
 
+/// How many operations a script takes.
+pub(crate) fn operations<T: Debug>(run: impl Fn(&SimDisk) -> Result<SimDisk, T>) -> u64 {
+    run(&SimDisk::new()).expect("the script runs through").operation_count()
+}
+
 /// Runs a script up to one operation, and lets the power go in it.
-pub(crate) fn cut_at<T>(count: u64, run: impl Fn(&SimDisk) -> Result<u64, T>) -> (SimDisk, T) {
+pub(crate) fn cut_at<T>(count: u64, run: impl Fn(&SimDisk) -> Result<SimDisk, T>) -> (SimDisk, T) {
     let disk = SimDisk::new();
     disk.stop_after(count);
     let outcome = run(&disk).expect_err("the power goes");
@@ -43,10 +48,10 @@ pub(crate) fn cut_at<T>(count: u64, run: impl Fn(&SimDisk) -> Result<u64, T>) ->
 /// Cuts a script off in every operation, and in each of these ways.
 pub(crate) fn cut_at_every_operation<T: Debug>(
     endings: &[Ending],
-    run: impl Fn(&SimDisk) -> Result<u64, T>,
+    run: impl Fn(&SimDisk) -> Result<SimDisk, T>,
     check: impl Fn(&SimDisk, &T, &str),
 ) {
-    for count in 0..run(&SimDisk::new()).expect("the script runs through") {
+    for count in 0..operations(&run) {
         let (cut, outcome) = cut_at(count, &run);
         for ending in endings {
             let disk = cut.fork();
@@ -59,11 +64,11 @@ pub(crate) fn cut_at_every_operation<T: Debug>(
 /// Crashes a script in every `stride`-th operation, and then what opens after it in every operation.
 pub(crate) fn cut_every_recovery<T: Debug, S, E>(
     stride: usize,
-    run: impl Fn(&SimDisk) -> Result<u64, T>,
+    run: impl Fn(&SimDisk) -> Result<SimDisk, T>,
     open: impl Fn(&SimDisk) -> Result<S, E>,
     check: impl Fn(&SimDisk, &T, &str),
 ) {
-    for count in (0..run(&SimDisk::new()).expect("the script runs through")).step_by(stride) {
+    for count in (0..operations(&run)).step_by(stride) {
         let (cut, outcome) = cut_at(count, &run);
         cut.crash(count);
         for recovery_count in 0.. {
@@ -81,7 +86,7 @@ pub(crate) fn cut_every_recovery<T: Debug, S, E>(
 /// Lets every operation of these kinds fail, one in each run of the script. Tells the check how many went before.
 pub(crate) fn fail_every_operation<T>(
     operations: &[Operation],
-    run: impl Fn(&SimDisk) -> Result<u64, T>,
+    run: impl Fn(&SimDisk) -> Result<SimDisk, T>,
     check: impl Fn(&SimDisk, T, (Operation, u64)),
 ) {
     for operation in operations {
@@ -89,10 +94,28 @@ pub(crate) fn fail_every_operation<T>(
             let disk = SimDisk::new();
             disk.set_fault_seed(before);
             disk.fail(*operation, before);
-            let Err(outcome) = run(&disk) else { break };
-            check(&disk, outcome, (*operation, before));
+            match run(&disk) {
+                Ok(end) if is_fault_left(&end) => break,
+                Ok(_) => panic!("{operation:?} {before}: a failure was passed over"),
+                Err(outcome) => check(&disk, outcome, (*operation, before)),
+            }
         }
     }
+}
+
+/// Whether a failure that was ordered is still to come: the next operation of its kind fails then.
+fn is_fault_left(disk: &SimDisk) -> bool {
+    let (path, renamed) = (Path::new("/one"), Path::new("/other"));
+    let every_kind = || {
+        let file = disk.open(path, OpenMode::Create)?;
+        file.write_at(0, b"bytes")?;
+        file.set_length(1)?;
+        file.sync_all()?;
+        disk.rename(path, renamed)?;
+        disk.remove(renamed)?;
+        disk.sync_dir(Path::new("/"))
+    };
+    every_kind().is_err()
 }
 
 pub(crate) fn length(disk: &SimDisk, path: &Path) -> u64 {
