@@ -115,12 +115,11 @@ impl Replica {
     /// The read was evaluated: may it be answered?
     pub(in super::super) fn finish_read(&mut self, cx: &Context<'_>, id: ReadId) -> ReadOutcome {
         let Some(read) = self.reads.0.get(&id) else { return ReadOutcome::Gone };
-        let early = cx.config.mistakes.has(Mistake::LeaseCheckedBefore);
         let (leased, applied) = match read.stage {
             Stage::Serving { leased, applied } => (leased, applied),
             Stage::Asked(_) | Stage::Ready { .. } | Stage::Waiting => return ReadOutcome::Again,
         };
-        if leased && !early && !self.has_lease(cx) {
+        if leased && !self.has_lease(cx) {
             if let Some(read) = self.reads.0.get_mut(&id) {
                 read.stage = Stage::Waiting;
             }
