@@ -11,7 +11,7 @@ use clusterkit_core::handoff::{Position, Stage};
 use clusterkit_core::id::{
     BootId, ClusterId, Epoch, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId,
 };
-use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, Partition, RaftRole};
+use clusterkit_core::topology::{Cluster, ClusterConfig, Liveness, Move, Overrun, Partition};
 use sha2::{Digest, Sha256};
 
 /// The digest of the states after each command, in the order of the transcript. Until the first release
@@ -159,21 +159,12 @@ fn node(number: u64) -> NodeId {
 }
 
 fn registration(number: u64, store: u64, boot: u64) -> Registration {
+    let addrs = [7_000, 8_080].map(|port| format!("h{number}:{port}"));
     Registration {
-        node: node(number),
-        store: StoreId(store),
-        boot: BootId(boot),
-        damaged: false,
-        replicas_damaged: BTreeMap::new(),
-        node_addr: format!("h{number}:7000"),
-        public_addr: format!("h{number}:8080"),
         zone: number.is_multiple_of(2).then(|| "even".to_owned()),
-        weight: 1,
-        role: RaftRole::Voter,
-        holds_data: true,
-        reports_position: false,
         software: "0.1.0".to_owned(),
         metadata: BTreeMap::from([("rack".to_owned(), format!("r{number}"))]),
+        ..Registration::new(node(number), StoreId(store), BootId(boot), addrs)
     }
 }
 

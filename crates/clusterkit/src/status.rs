@@ -208,7 +208,7 @@ mod tests {
     use clusterkit_core::control::{Command, ControlState, FirstTable, MemberIndex, Registration};
     use clusterkit_core::handoff;
     use clusterkit_core::id::BootId;
-    use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
+    use clusterkit_core::topology::{Cluster, ClusterConfig};
 
     use super::*;
 
@@ -217,22 +217,8 @@ mod tests {
     }
 
     fn registration(number: u64) -> Registration {
-        Registration {
-            node: id(number),
-            store: StoreId(number),
-            boot: BootId(number),
-            damaged: false,
-            replicas_damaged: BTreeMap::new(),
-            node_addr: format!("127.0.0.1:{}", 7_000 + number),
-            public_addr: format!("127.0.0.1:{}", 8_000 + number),
-            zone: None,
-            weight: 1,
-            role: RaftRole::Voter,
-            holds_data: true,
-            reports_position: false,
-            software: "test".to_owned(),
-            metadata: BTreeMap::new(),
-        }
+        let addrs = [7_000, 8_000].map(|port| format!("127.0.0.1:{}", port + number));
+        Registration::new(id(number), StoreId(number), BootId(number), addrs)
     }
 
     /// Three partitions on three nodes, and a fourth node that holds nothing.

@@ -210,11 +210,9 @@ fn is_running(node: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use clusterkit_core::control::{Command, ControlState, LivenessChange, Registration};
     use clusterkit_core::id::{BootId, ClusterId, Incarnation, StoreId};
-    use clusterkit_core::topology::{Cluster, ClusterConfig, Move, RaftRole};
+    use clusterkit_core::topology::{Cluster, ClusterConfig, Move};
 
     use super::*;
 
@@ -223,22 +221,8 @@ mod tests {
     }
 
     fn registration(number: u64) -> Registration {
-        Registration {
-            node: id(&format!("n{number}")),
-            store: StoreId(number),
-            boot: BootId(number),
-            damaged: false,
-            replicas_damaged: BTreeMap::new(),
-            node_addr: format!("127.0.0.1:{}", 7_000 + number),
-            public_addr: format!("127.0.0.1:{}", 8_000 + number),
-            zone: None,
-            weight: 1,
-            role: RaftRole::Voter,
-            holds_data: true,
-            reports_position: false,
-            software: "test".to_owned(),
-            metadata: BTreeMap::new(),
-        }
+        let addrs = [7_000, 8_000].map(|port| format!("127.0.0.1:{}", port + number));
+        Registration::new(id(&format!("n{number}")), StoreId(number), BootId(number), addrs)
     }
 
     fn apply(state: &mut ControlState, command: &Command) {

@@ -277,6 +277,29 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// A voter of weight 1 that holds data. Of `addrs` the first is for nodes, the second for clients. It found no
+    /// damage, cannot say how much it has, and names neither a zone nor a release nor anything else.
+    #[must_use]
+    pub fn new(node: NodeId, store: StoreId, boot: BootId, addrs: [String; 2]) -> Self {
+        let [node_addr, public_addr] = addrs;
+        Self {
+            node,
+            store,
+            boot,
+            damaged: false,
+            replicas_damaged: BTreeMap::new(),
+            node_addr,
+            public_addr,
+            zone: None,
+            weight: 1,
+            role: RaftRole::Voter,
+            holds_data: true,
+            reports_position: false,
+            software: String::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
     /// Whether it is within the limits. A node checks its own before it says it to anyone, the
     /// controller before it is written, and apply once more.
     pub fn check(&self) -> Result<(), InvalidReason> {

@@ -10,8 +10,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::id::{BootId, ClusterId, Incarnation, NodeId, PartitionId, PartitionVersion, StoreId};
 use crate::topology::{
-    Cluster, ClusterConfig, Event, HealthState, Liveness, NodeStatus, Partition, PartitionHealth, RaftRole,
-    Stage,
+    Cluster, ClusterConfig, Event, HealthState, Liveness, NodeStatus, Partition, PartitionHealth, Stage,
 };
 
 mod chance;
@@ -38,22 +37,8 @@ fn node(number: u64) -> NodeId {
 }
 
 fn registration(number: u64, store: u64) -> Registration {
-    Registration {
-        node: node(number),
-        store: StoreId(store),
-        boot: BootId(store),
-        damaged: false,
-        replicas_damaged: BTreeMap::new(),
-        node_addr: format!("h{number}:7000"),
-        public_addr: format!("h{number}:8080"),
-        zone: None,
-        weight: 1,
-        role: RaftRole::Voter,
-        holds_data: true,
-        reports_position: false,
-        software: "0.1.0".to_string(),
-        metadata: BTreeMap::new(),
-    }
+    let addrs = [7_000, 8_080].map(|port| format!("h{number}:{port}"));
+    Registration::new(node(number), StoreId(store), BootId(store), addrs)
 }
 
 fn cluster(partition_count: u32, replication_factor: u32) -> Cluster {

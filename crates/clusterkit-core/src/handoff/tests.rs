@@ -92,6 +92,14 @@ impl World {
         self.see()
     }
 
+    /// Another epoch begins.
+    fn elect(&mut self, leader: &str, epoch: u64) -> Vec<String> {
+        self.learn(|record| {
+            record.leader = Some(node(leader));
+            record.epoch = Epoch(epoch);
+        })
+    }
+
     fn see(&mut self) -> Vec<String> {
         self.topology.version = self.topology.version.next();
         self.topology.partitions = vec![Arc::new(self.record.clone())];
@@ -410,12 +418,8 @@ fn an_activation_that_is_refused_gives_the_leadership_up() {
     world.done(2);
     assert_eq!(world.refuse(3), NOTHING);
     assert_eq!(world.facts(), ["declined activate v1: no"]);
-    let resigned = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
     // It may have begun to serve: it is sealed, though no lease was ever open.
-    assert_eq!(world.learn(resigned), ["end e1", "run#4 seal e1 deposed"]);
+    assert_eq!(world.elect("b", 2), ["end e1", "run#4 seal e1 deposed"]);
     assert_eq!(world.done(4), NOTHING);
     assert_eq!(world.facts(), NOTHING);
 }

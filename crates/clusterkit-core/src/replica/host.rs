@@ -497,7 +497,7 @@ impl Replicas {
             commit_durable: replica.commit.min(replica.log.durable()),
             applied: replica.applied,
             damaged: replica.damaged,
-            maximal: if leads { replica.maximal() } else { BTreeSet::new() },
+            maximal: replica.maximal().filter(|_| leads).cloned().collect(),
         })
     }
 
@@ -545,7 +545,7 @@ impl Replicas {
             replica.fail_all_reads();
         });
         self.replicas.remove(&key.partition);
-        self.forget_alarm(key.partition);
+        self.set_alarm(key.partition, None);
         if at_once {
             self.actions.push_back(Action::Remove { replica: key });
         } else {
@@ -579,29 +579,33 @@ impl Replicas {
         partition: PartitionId,
         act: impl FnOnce(&mut Replica, &Context<'_>),
     ) {
-        let Some(mut replica) = self.replicas.remove(&partition) else {
-            return self.forget_alarm(partition);
-        };
-        let is_due = self.timeouts.get(&partition).is_some_and(|due| *due <= now);
-        let cx = self.context(now, wall_ms);
-        act(&mut replica, &cx);
-        // The shell may be late: what was due is done before another time is named, or nobody would do it.
-        if is_due {
-            replica.handle_timeout(&cx);
-        }
-        let timeout = replica.poll_timeout(&cx);
-        self.actions.append(&mut replica.actions);
-        self.replicas.insert(partition, replica);
-        self.forget_alarm(partition);
-        if let Some(timeout) = timeout {
-            self.timeouts.insert(partition, timeout);
-            self.alarms.insert((timeout, partition));
-        }
+        // Taken out as a whole, so that the rest can be lent to one of them; none is moved.
+        let mut replicas = core::mem::take(&mut self.replicas);
+        let timeout = replicas.get_mut(&partition).and_then(|replica| {
+            let cx = self.context(now, wall_ms);
+            act(replica, &cx);
+            // The shell may be late: what was due is done before another time is named, or nobody would do it.
+            if self.timeouts.get(&partition).is_some_and(|due| *due <= now) {
+                replica.handle_timeout(&cx);
+            }
+            let timeout = replica.poll_timeout(&cx);
+            self.actions.append(&mut replica.actions);
+            timeout
+        });
+        self.replicas = replicas;
+        self.set_alarm(partition, timeout);
     }
 
-    fn forget_alarm(&mut self, partition: PartitionId) {
-        if let Some(timeout) = self.timeouts.remove(&partition) {
-            self.alarms.remove(&(timeout, partition));
+    fn set_alarm(&mut self, partition: PartitionId, timeout: Option<Instant>) {
+        let before = match timeout {
+            Some(timeout) => self.timeouts.insert(partition, timeout),
+            None => self.timeouts.remove(&partition),
+        };
+        if before != timeout {
+            self.alarms.extend(timeout.map(|timeout| (timeout, partition)));
+            if let Some(before) = before {
+                self.alarms.remove(&(before, partition));
+            }
         }
     }
 
@@ -639,9 +643,9 @@ impl Replicas {
         let leads = |partition: &PartitionId| {
             self.replicas.get(partition).filter(|replica| matches!(replica.role, Role::Leader(_)))
         };
-        let members: BTreeSet<NodeId> =
+        let members: BTreeSet<&NodeId> =
             self.read_at.keys().filter_map(leads).flat_map(Replica::maximal).collect();
-        for to in members.into_iter().filter(|member| *member != self.me) {
+        for to in members.into_iter().filter(|member| **member != self.me).cloned() {
             let message = Message::SupportRequest { incarnation: self.incarnation, sent_at: now.elapsed() };
             self.actions.push_back(Action::Send { to, message });
         }

@@ -6,7 +6,7 @@ mod progress;
 mod read;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 pub(super) use self::farewell::Farewell;
@@ -334,8 +334,14 @@ impl Replica {
 
     /// Sends every attached follower what it lacks, as far as its window allows (rule W4).
     fn stream(&mut self, cx: &Context<'_>) {
-        let Role::Leader(leader) = &self.role else { return };
-        let followers: Vec<NodeId> = leader.followers.keys().cloned().collect();
+        let (end, commit) = (self.log.end(), self.commit);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let lacks = |(node, progress): (&NodeId, &mut Progress)| {
+            progress.resend_if_due(cx);
+            progress.next_start(cx, end, commit).map(|_| node.clone())
+        };
+        // Most often nobody lacks anything, and nothing is collected.
+        let followers: Vec<NodeId> = leader.followers.iter_mut().filter_map(lacks).collect();
         for follower in followers {
             while self.stream_to(cx, &follower) {}
         }
@@ -346,7 +352,6 @@ impl Replica {
         let (end, commit) = (self.log.end(), self.commit);
         let Role::Leader(leader) = &mut self.role else { return false };
         let Some(progress) = leader.followers.get_mut(follower) else { return false };
-        progress.resend_if_due(cx);
         let Some(start) = progress.next_start(cx, end, commit) else { return false };
         let (uid, incarnation) = (progress.uid, progress.incarnation);
         let Some(records) = self.log.records(start..end, cx.config.batch_bytes) else {
@@ -389,14 +394,21 @@ impl Replica {
     }
 
     /// The in-sync set and the proposed one: whoever may be in the next one.
-    pub(super) fn maximal(&self) -> BTreeSet<NodeId> {
-        let mut members = self.record.in_sync.clone();
-        if let Role::Leader(leader) = &self.role
-            && let Some(proposal) = &leader.proposal
-        {
-            members.extend(proposal.in_sync().iter().cloned());
-        }
-        members
+    pub(super) fn maximal(&self) -> impl Iterator<Item = &NodeId> {
+        let proposal = match &self.role {
+            Role::Leader(leader) => leader.proposal.as_ref(),
+            Role::Follower(_) | Role::Idle => None,
+        };
+        let in_sync = &self.record.in_sync;
+        let proposed = proposal.into_iter().flat_map(Proposal::in_sync);
+        in_sync.iter().chain(proposed.filter(|member| !in_sync.contains(*member)))
+    }
+
+    /// The others of the maximal set. Who makes the mistake `forgetting` takes the in-sync set for it.
+    pub(super) fn others(&self, cx: &Context<'_>, forgetting: Mistake) -> impl Iterator<Item = &NodeId> {
+        let in_sync_only = cx.config.mistakes.has(forgetting);
+        let counts = move |member: &&NodeId| !in_sync_only || self.record.in_sync.contains(*member);
+        self.maximal().filter(|member| *member != cx.me).filter(counts)
     }
 
     /// Rule W6, second half.
@@ -423,12 +435,10 @@ impl Replica {
         let mistakes = cx.config.mistakes;
         let unsynced = mistakes.has(Mistake::CommitOwnUnsynced);
         let own = if unsynced { self.log.end() } else { self.log.durable() };
-        let in_sync_only = mistakes.has(Mistake::CommitByInSync);
-        let members = if in_sync_only { self.record.in_sync.clone() } else { self.maximal() };
         let matched = |member: &NodeId| leader.followers.get(member).map_or(0, Progress::matched);
-        let mut ends: Vec<u64> = members.iter().filter(|member| *member != cx.me).map(matched).collect();
+        let others = self.others(cx, Mistake::CommitByInSync).map(matched);
         if mistakes.has(Mistake::CommitByMajority) || mistakes.has(Mistake::CommitBelowMinimum) {
-            ends.push(own);
+            let mut ends: Vec<u64> = others.chain([own]).collect();
             ends.sort_unstable();
             let below = if mistakes.has(Mistake::CommitByMajority) {
                 ends.len().div_ceil(2) - 1
@@ -437,7 +447,7 @@ impl Replica {
             };
             return ends[below];
         }
-        ends.into_iter().fold(own, u64::min)
+        others.fold(own, u64::min)
     }
 
     fn note_commit(&mut self, cx: &Context<'_>) {

@@ -49,7 +49,6 @@ mistakes! {
     DivergeUnchecked, "T2: a late Diverge is obeyed";
     ExpandEarly, "S2: a member is taken in before it has all that the leader had when it was elected";
     LeaseByInSync, "L2: members that are proposed need not support the leader";
-    LeaseCheckedBefore, "L4: the lease is checked before the read is evaluated, not after";
     LeaseKeptInHandoff, "M3: a leader that handed over goes on reading by its lease";
     LeaderOutlivesRestart, "R2: a leader goes on in its epoch after a restart";
     MarginIgnored, "L1: a promise is counted from when it arrives";

@@ -17,7 +17,7 @@ fn a_write_is_answered_when_every_member_has_it_on_its_disk() {
     assert_eq!(lab.outcome(&write), None, "c has it in memory only");
     lab.release_disk("c");
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
     lab.assert_state(&["a", "b", "c"], &["x"]);
 }
 
@@ -27,7 +27,7 @@ fn ack_leader_is_answered_before_it_is_committed() {
     lab.hold_disk("b");
     let write = lab.write("a", "x", Ack::Leader);
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
     lab.assert_state(&["a", "b"], &[]);
 }
 
@@ -44,7 +44,7 @@ fn ack_all_is_refused_while_a_replica_is_away_and_waits_for_each() {
     assert_eq!(lab.outcome(&write), None, "c is out of sync, and yet a replica");
     lab.join("c");
     lab.pass(200);
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
 }
 
 #[test]
@@ -97,9 +97,7 @@ fn a_member_that_lags_is_left_out_down_to_the_minimum_and_no_further() {
 
 #[test]
 fn a_proposal_is_sent_again_as_it_was_and_counts_until_a_higher_version() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     let write = lab.write("a", "x", Ack::Quorum);
     lab.pass(1_000);
     let proposals = lab.proposals();
@@ -107,7 +105,7 @@ fn a_proposal_is_sent_again_as_it_was_and_counts_until_a_higher_version() {
     assert_eq!(lab.outcome(&write), None);
     lab.accept(&proposals[0]);
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
 }
 
 #[test]
@@ -133,7 +131,7 @@ fn a_new_leader_keeps_still_until_its_promises_have_run_out() {
     lab.settle();
     assert_eq!(lab.outcome(&write), None, "b promised to support a");
     lab.pass(200);
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
 }
 
 #[test]
@@ -143,7 +141,7 @@ fn a_leader_that_nobody_promised_anything_waits_for_nothing() {
     lab.elect("b", "a");
     let write = lab.write("b", "x", Ack::Quorum);
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
 }
 
 #[test]
@@ -157,7 +155,7 @@ fn a_leader_that_yielded_is_owed_nothing() {
     lab.elect_yielded("b", "a");
     let write = lab.write("b", "x", Ack::Quorum);
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })));
+    assert!(lab.is_done(&write));
 }
 
 #[test]
@@ -216,9 +214,7 @@ fn a_handover_drains_and_then_says_nothing_until_a_higher_version() {
 
 #[test]
 fn a_follower_behind_the_start_of_the_log_gets_the_state() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     let values = write_more_than_memory_keeps(&mut lab);
     lab.restart("c");
     lab.compact("a");
@@ -230,9 +226,7 @@ fn a_follower_behind_the_start_of_the_log_gets_the_state() {
 
 #[test]
 fn a_follower_that_streams_and_falls_behind_the_start_of_the_log_gets_the_state() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     let values = write_more_than_memory_keeps(&mut lab);
     lab.compact("a");
     lab.pass(5_000);
@@ -243,9 +237,7 @@ fn a_follower_that_streams_and_falls_behind_the_start_of_the_log_gets_the_state(
 
 #[test]
 fn a_follower_behind_the_start_of_the_log_gets_records_as_long_as_memory_has_them() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     lab.write("a", "x", Ack::Quorum);
     leave_out(&mut lab);
     lab.compact("a");
@@ -272,13 +264,9 @@ fn leave_out(lab: &mut Lab) {
 
 #[test]
 fn a_follower_that_is_a_moment_behind_with_every_write_is_taken_in_again() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     lab.write("a", "x", Ack::Quorum);
-    lab.pass(600);
-    let left_out = lab.proposals().pop().expect("c lags");
-    lab.accept(&left_out);
+    leave_out(&mut lab);
     lab.join("c");
     let before = lab.proposals().len();
     for _ in 0..100 {
@@ -318,7 +306,7 @@ fn what_was_due_is_done_though_the_timer_is_late_and_something_else_came_first()
     lab.pass(2_000);
     let write = lab.write("a", "x", Ack::Quorum);
     lab.settle();
-    assert!(matches!(lab.outcome(&write), Some(WriteOutcome::Done { .. })), "b asked again");
+    assert!(lab.is_done(&write), "b asked again");
 }
 
 #[test]
@@ -376,9 +364,7 @@ fn a_refused_write_does_not_put_off_what_is_due() {
 
 #[test]
 fn a_barrier_does_not_wait_for_who_is_no_member_any_more() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     let read = lab.read("a");
     lab.settle();
     assert_eq!(lab.answer(&read), None);
@@ -391,9 +377,7 @@ fn a_barrier_does_not_wait_for_who_is_no_member_any_more() {
 
 #[test]
 fn a_member_that_answers_no_barrier_is_left_out_though_nothing_is_written() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     lab.read("a");
     lab.pass(2_000);
     let left_out = lab.proposals().pop().expect("c lags");
@@ -402,9 +386,7 @@ fn a_member_that_answers_no_barrier_is_left_out_though_nothing_is_written() {
 
 #[test]
 fn ack_all_is_refused_once_an_attached_replica_lags() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     lab.write("a", "x", Ack::Quorum);
     lab.pass(600);
     assert_eq!(lab.try_write("a", "y", Ack::All), Err(ProposeError::NotAllReplicas));
@@ -424,9 +406,7 @@ fn a_resignation_is_repeated_by_a_leader_that_nobody_could_follow() {
 
 #[test]
 fn a_state_is_not_served_before_it_is_installed() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     let values = write_more_than_memory_keeps(&mut lab);
     lab.restart("c");
     lab.compact("a");
@@ -444,9 +424,7 @@ fn a_state_is_not_served_before_it_is_installed() {
 
 #[test]
 fn nothing_is_applied_that_is_not_on_the_own_disk() {
-    let mut lab = Lab::led_by("a", &["a", "b", "c"]);
-    lab.settle();
-    lab.cut("c");
+    let mut lab = Lab::without_c();
     lab.write("a", "x", Ack::Quorum);
     leave_out(&mut lab);
     lab.hold_disk("c");

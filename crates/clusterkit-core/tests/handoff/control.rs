@@ -8,7 +8,7 @@ use clusterkit_core::handoff::{Position, Report};
 use clusterkit_core::id::{ClusterId, Incarnation, NodeId, PartitionId, PartitionVersion};
 use clusterkit_core::member::{ProbeOutcome, ProbeToken};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
+use clusterkit_core::topology::{Cluster, ClusterConfig};
 
 use crate::node::{Process, ProcessEvent};
 use crate::world::{Event, Settings, World, index, name};
@@ -60,21 +60,13 @@ pub(crate) fn formed(settings: &Settings, members: Vec<Registration>) -> Command
 impl World {
     pub(crate) fn registration(&self, index: usize) -> Registration {
         let node = &self.nodes[index];
+        let boot = Self::boot_id(index, node.boots);
+        let addrs = [7_000, 8_080].map(|port| format!("h{index}:{port}"));
         Registration {
-            node: name(index),
-            store: node.store,
-            boot: Self::boot_id(index, node.boots),
             damaged: node.damaged,
-            replicas_damaged: BTreeMap::new(),
-            node_addr: format!("h{index}:7000"),
-            public_addr: format!("h{index}:8080"),
-            zone: None,
-            weight: 1,
-            role: RaftRole::Voter,
             holds_data: !node.observes,
             reports_position: self.settings.reports_position,
-            software: "0.1.0".to_string(),
-            metadata: BTreeMap::new(),
+            ..Registration::new(name(index), node.store, boot, addrs)
         }
     }
 

@@ -37,5 +37,5 @@ mod trace;
 mod world;
 
 pub use self::coverage::Coverage;
-pub use self::run::{Breach, Finding, Report, convenience, hunt, run, story};
+pub use self::run::{Breach, Finding, Report, hunt, run, story};
 pub use self::settings::Options;

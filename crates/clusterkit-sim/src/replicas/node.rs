@@ -7,7 +7,6 @@ use clusterkit_core::control::Registration;
 use clusterkit_core::id::{BootId, Incarnation, NodeId, PartitionId, ReplicaUid, StoreId};
 use clusterkit_core::replica::{LogOp, ReadId, Recovered, ReplicaKey, Replicas, RequestId};
 use clusterkit_core::time::Instant;
-use clusterkit_core::topology::RaftRole;
 
 use super::chance::Chance;
 use super::checkers::Seen;
@@ -113,25 +112,14 @@ impl Node {
     }
 
     pub(super) fn registration(&self, index: usize) -> Registration {
+        let boot = BootId(self.boots << 8 | index as u64);
+        let addrs = [7_000, 8_080].map(|port| format!("h{index}:{port}"));
+        let process = self.process.as_ref();
         Registration {
-            node: self.name.clone(),
-            store: self.store,
-            boot: BootId(self.boots << 8 | index as u64),
-            damaged: self.process.as_ref().is_some_and(|process| process.is_doubtful),
-            replicas_damaged: self
-                .process
-                .as_ref()
-                .map(|process| process.damaged.clone())
-                .unwrap_or_default(),
-            node_addr: format!("h{index}:7000"),
-            public_addr: format!("h{index}:8080"),
-            zone: None,
-            weight: 1,
-            role: RaftRole::Voter,
-            holds_data: true,
+            damaged: process.is_some_and(|process| process.is_doubtful),
+            replicas_damaged: process.map(|process| process.damaged.clone()).unwrap_or_default(),
             reports_position: true,
-            software: "0.1.0".to_owned(),
-            metadata: BTreeMap::new(),
+            ..Registration::new(self.name.clone(), self.store, boot, addrs)
         }
     }
 }

@@ -100,18 +100,6 @@ pub fn story(seed: u64, options: &Options, mut say: impl FnMut(&str)) {
     world.trace.lines().for_each(&mut say);
 }
 
-/// Whether nothing is expected to break by `mistake`, and why.
-#[must_use]
-pub fn convenience(mistake: Mistake) -> Option<&'static str> {
-    match mistake {
-        Mistake::LeaseCheckedBefore => Some(
-            "the index of a read is noted under a valid lease after the read came: all that was committed when it \
-             came is in it, however late it is evaluated",
-        ),
-        _ => None,
-    }
-}
-
 /// A mistake that was found.
 #[derive(Debug)]
 pub struct Finding {

@@ -37,9 +37,7 @@ impl SharedLog {
     /// [`COMPACT_LIVE_PERCENT_MAX`] percent live are left alone. Reads and writes in the caller's thread and
     /// takes part of what appends get, so give it a budget that is small against them.
     pub fn compact(&mut self, budget_bytes: u64) -> Result<Compaction, CompactError> {
-        if self.is_poisoned() {
-            return Err(CompactError::Poisoned);
-        }
+        self.check_poisoned()?;
         let mut progress = Compaction::default();
         let mut examined = 0;
         while progress.moved_bytes < budget_bytes && examined < COMPACT_EXAMINED_MAX {
@@ -113,7 +111,7 @@ impl SharedLog {
         let bytes = place.length as usize + self.headroom(Kind::Move);
         let room = match self.make_room(Payloads::One(bytes), SHARED_SEGMENTS_MAX, 0) {
             Ok(()) => return Ok(true),
-            Err(NoRoom::Disk(error)) => Err(CompactError::Disk(error)),
+            Err(NoRoom::Log(error)) => Err(CompactError::Log(error)),
             Err(NoRoom::DiskFull(_) | NoRoom::SegmentsFull) => Ok(false),
         };
         // The cursor has passed the record: come back to it.
@@ -135,7 +133,7 @@ impl SharedLog {
             Err(error) => return Err(CompactError::Read(error)),
         };
         let (_, payload) = records.pop().expect("a read gives one record at least");
-        let (number, place) = self.push(Kind::Move, stream, offset, &payload).map_err(CompactError::Disk)?;
+        let (number, place) = self.push(Kind::Move, stream, offset, &payload)?;
         self.index.apply(stream, number, Change::Move(offset, place));
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a shared log, one enum for each operation.
+//! What can go wrong with a shared log: one enum for each operation, and one in them for a log that has stopped.
 
 use std::path::PathBuf;
 
@@ -67,6 +67,20 @@ pub enum OpenError {
     Unreadable(#[source] DiskError),
 }
 
+/// The log has stopped, because its disk failed in this call or in an earlier one. What was durable still is. Stop the
+/// node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The disk failed in this call, and the log is poisoned. What was not synced before may or may not be durable; the
+    /// call says what else is in doubt. Never retry: a second sync would say nothing about it.
+    #[error("the log cannot go on")]
+    Disk(#[from] DiskError),
+    /// Nothing changed. An earlier call failed.
+    #[error("an earlier operation on this log failed")]
+    Poisoned,
+}
+
 /// Records could not be appended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,14 +91,14 @@ pub enum AppendError {
         /// The stream.
         stream: StreamId,
     },
-    /// Any of the records may be there after the next open, from the first one on, and the log is poisoned.
-    /// Stop the node.
-    #[error("the outcome of the append is unknown")]
-    Disk(#[source] DiskError),
     /// Nothing changed. The disk is full, and what is left is kept for changes of streams. Release records or
     /// remove streams, sync twice, since a segment is freed by an entry of its own, run upkeep, then retry.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
+    /// If the disk failed in this call, any of the records may be there after the next open, from the first one on.
+    /// If the log was poisoned before, nothing changed.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Nothing changed. The records do not begin where the stream ends. Ask for its range, retry from there.
     #[error("stream {stream} ends at {end}, and takes no record at {start}")]
     NotAtEnd {
@@ -95,9 +109,6 @@ pub enum AppendError {
         /// Where the stream ends.
         end: u64,
     },
-    /// Nothing changed. An earlier call failed: stop the node.
-    #[error("an earlier operation on this log failed")]
-    Poisoned,
     /// Nothing changed. The log has as many segments as it may: release records or remove streams, compact,
     /// then retry.
     #[error("the log would have more than {SHARED_SEGMENTS_MAX} segments")]
@@ -130,9 +141,6 @@ pub enum ChangeError {
         /// The stream.
         stream: StreamId,
     },
-    /// After the next open the change has happened or not, and the log is poisoned. Stop the node.
-    #[error("the outcome of the change is unknown")]
-    Disk(#[source] DiskError),
     /// Nothing changed. The disk is full, down to the headroom that was kept for such changes: what gives
     /// something up has more of it than creations and notes. Release records or remove streams, sync twice,
     /// since a segment is freed by an entry of its own, run upkeep, then retry.
@@ -144,6 +152,10 @@ pub enum ChangeError {
         /// The stream.
         stream: StreamId,
     },
+    /// If the disk failed in this call, the change has happened or not after the next open. If the log was poisoned
+    /// before, nothing changed.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Nothing changed. A stream begins at [`OFFSET_MAX`] at most; a retry cannot help.
     #[error("a stream begins at {OFFSET_MAX} at most, not at {offset}")]
     OffsetTooLarge {
@@ -162,9 +174,6 @@ pub enum ChangeError {
         /// Where it ends.
         end: u64,
     },
-    /// Nothing changed. An earlier call failed: stop the node.
-    #[error("an earlier operation on this log failed")]
-    Poisoned,
     /// Nothing changed. The log has as many segments as it may: compact, then retry.
     #[error("the log would have more than {SHARED_SEGMENTS_MAX} segments")]
     SegmentsFull,
@@ -189,19 +198,6 @@ pub enum ChangeError {
     },
 }
 
-/// What was appended could not be made durable.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyncError {
-    /// What was appended since the last sync may or may not be durable, and the log is poisoned. A second sync
-    /// would say nothing about it: stop the node.
-    #[error("what was appended since the last sync may be lost")]
-    Disk(#[source] DiskError),
-    /// Nothing changed. An earlier call failed: stop the node.
-    #[error("an earlier operation on this log failed")]
-    Poisoned,
-}
-
 /// Records could not be read. Nothing changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -213,7 +209,7 @@ pub enum ReadError {
         /// The stream.
         stream: StreamId,
     },
-    /// The disk failed.
+    /// The disk failed. Unlike a failed write or sync, this does not stop the log.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The stream does not hold all of these records: they were released, or are not appended yet.
@@ -254,28 +250,21 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpkeepError {
-    /// Nothing of any stream is in doubt, but the disk is not to be trusted and the log is poisoned. Stop the
-    /// node.
-    #[error("a segment could not be freed or prepared")]
-    Disk(#[source] DiskError),
     /// Segments were freed where there were any, and none could be prepared. Retry when there is room.
     #[error("the disk has no room for another segment")]
     DiskFull(#[source] DiskError),
-    /// Nothing changed. An earlier call failed: stop the node.
-    #[error("an earlier operation on this log failed")]
-    Poisoned,
+    /// Nothing of any stream is in doubt by this call, but the disk is not to be trusted.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// Records could not be moved forward.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompactError {
-    /// No record is lost or changed, and the log is poisoned. Stop the node.
-    #[error("the outcome of the compaction is unknown")]
-    Disk(#[source] DiskError),
-    /// Nothing changed. An earlier call failed: stop the node.
-    #[error("an earlier operation on this log failed")]
-    Poisoned,
+    /// No record is lost or changed by this call.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Some records may have been moved. The disk failed to read one. Retry; if it fails again and again, remove
     /// the stream, or the records of its segment are never moved.
     #[error("a record could not be read that was to be moved")]
@@ -285,16 +274,16 @@ pub enum CompactError {
 /// Why there is no room for an entry.
 #[derive(Debug)]
 pub(super) enum NoRoom {
-    Disk(DiskError),
     DiskFull(DiskError),
+    Log(LogError),
     SegmentsFull,
 }
 
 impl From<NoRoom> for AppendError {
     fn from(reason: NoRoom) -> Self {
         match reason {
-            NoRoom::Disk(error) => AppendError::Disk(error),
             NoRoom::DiskFull(error) => AppendError::DiskFull(error),
+            NoRoom::Log(error) => AppendError::Log(error),
             NoRoom::SegmentsFull => AppendError::SegmentsFull,
         }
     }
@@ -303,8 +292,8 @@ impl From<NoRoom> for AppendError {
 impl From<NoRoom> for ChangeError {
     fn from(reason: NoRoom) -> Self {
         match reason {
-            NoRoom::Disk(error) => ChangeError::Disk(error),
             NoRoom::DiskFull(error) => ChangeError::DiskFull(error),
+            NoRoom::Log(error) => ChangeError::Log(error),
             NoRoom::SegmentsFull => ChangeError::SegmentsFull,
         }
     }

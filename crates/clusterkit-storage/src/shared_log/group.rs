@@ -7,7 +7,7 @@ use std::thread;
 
 use bytes::Bytes;
 
-use super::error::{AppendError, ChangeError, CompactError, ReadError, SyncError, UpkeepError};
+use super::error::{AppendError, ChangeError, CompactError, LogError, ReadError, UpkeepError};
 use super::{Compaction, Log, SharedLog, StreamId};
 use crate::limits::{GATHER_IDLE_ROUNDS, GATHER_ROUNDS_MAX};
 
@@ -36,7 +36,7 @@ pub enum CommitError<E: std::error::Error + 'static> {
     Change(#[source] E),
     /// The change was made, and whether it is durable is unknown. The log is poisoned: stop the node.
     #[error("the outcome of the change is unknown")]
-    OutcomeUnknown(#[source] SyncError),
+    OutcomeUnknown(#[source] LogError),
 }
 
 impl GroupCommit {
@@ -85,7 +85,7 @@ impl GroupCommit {
     }
 
     /// Makes everything durable that was changed until now.
-    pub fn sync(&self) -> Result<(), SyncError> {
+    pub fn sync(&self) -> Result<(), LogError> {
         let shared = self.lock();
         let end = shared.log.end();
         self.wait(shared, end)
@@ -112,9 +112,7 @@ impl GroupCommit {
     /// a thread call it whenever it has time.
     pub fn upkeep(&self) -> Result<(), UpkeepError> {
         let mut shared = self.lock();
-        if shared.log.is_poisoned() {
-            return Err(UpkeepError::Poisoned);
-        }
+        shared.log.check_poisoned()?;
         let pending = shared.log.begin_upkeep();
         drop(shared);
         match pending {
@@ -126,7 +124,7 @@ impl GroupCommit {
         }
     }
 
-    fn wait<'a>(&'a self, mut shared: MutexGuard<'a, Shared>, end: u64) -> Result<(), SyncError> {
+    fn wait<'a>(&'a self, mut shared: MutexGuard<'a, Shared>, end: u64) -> Result<(), LogError> {
         while shared.log.synced_end() < end {
             shared = if shared.syncing {
                 self.synced.wait(shared).unwrap_or_else(distrust)
@@ -138,7 +136,7 @@ impl GroupCommit {
     }
 
     /// Syncs for all who appended until now.
-    fn lead<'a>(&'a self, shared: MutexGuard<'a, Shared>) -> Result<MutexGuard<'a, Shared>, SyncError> {
+    fn lead<'a>(&'a self, shared: MutexGuard<'a, Shared>) -> Result<MutexGuard<'a, Shared>, LogError> {
         let mut shared = self.gather(shared);
         let wake = Wake(&self.synced);
         let Some(pending) = shared.log.begin_sync()? else {
@@ -263,7 +261,10 @@ mod tests {
         let append = || group.append(StreamId(1), 0, &[Bytes::new()]);
         assert!(catch_unwind(AssertUnwindSafe(append)).is_err());
         let refused = append();
-        assert!(matches!(refused, Err(CommitError::Change(AppendError::Poisoned))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(CommitError::Change(AppendError::Log(LogError::Poisoned)))),
+            "{refused:?}"
+        );
         assert!(!group.lock().syncing);
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::entry::HEADER_BYTES;
-use super::error::{AppendError, ChangeError, ReadError, SyncError};
+use super::error::{AppendError, ChangeError, LogError, ReadError};
 use super::stream::{StreamId, StreamStatus};
 use super::{Log, check_note, check_payloads, check_range, check_start};
 
@@ -102,7 +102,7 @@ impl Log for MemoryLog {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), SyncError> {
+    fn sync(&mut self) -> Result<(), LogError> {
         Ok(())
     }
 

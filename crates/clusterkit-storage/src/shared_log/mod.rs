@@ -86,7 +86,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::compact::Compaction;
-pub use self::error::{AppendError, ChangeError, CompactError, OpenError, ReadError, SyncError, UpkeepError};
+pub use self::error::{AppendError, ChangeError, CompactError, LogError, OpenError, ReadError, UpkeepError};
 pub use self::group::{CommitError, GroupCommit};
 pub use self::memory::MemoryLog;
 pub use self::read::PendingRead;
@@ -138,8 +138,9 @@ pub trait Log {
     /// Replaces the small note that a stream carries, of at most [`NOTE_BYTES_MAX`] bytes.
     fn note(&mut self, stream: StreamId, note: Bytes) -> Result<(), ChangeError>;
 
-    /// Makes everything before it durable, with one sync for all of it, and none if there is nothing.
-    fn sync(&mut self) -> Result<(), SyncError>;
+    /// Makes everything before it durable, with one sync for all of it, and none if there is nothing. After an error
+    /// what was changed since the last sync may or may not be durable.
+    fn sync(&mut self) -> Result<(), LogError>;
 
     /// Reads records from the first of `range` on: all of them, or as many as take at most `bytes_max` bytes
     /// with their headers, but one at least.
@@ -287,15 +288,13 @@ impl SharedLog {
     }
 
     /// Makes everything durable, the mark too, so that damage to any entry is told from a torn tail.
-    pub fn close(mut self) -> Result<(), SyncError> {
+    pub fn close(mut self) -> Result<(), LogError> {
         self.sync()?;
-        self.mark.sync_data().map_err(SyncError::Disk)
+        Ok(self.mark.sync_data()?)
     }
 
     fn check_append(&self, id: StreamId, start: u64, payloads: &[Bytes]) -> Result<(), AppendError> {
-        if self.is_poisoned() {
-            return Err(AppendError::Poisoned);
-        }
+        self.check_poisoned()?;
         let stream = self.index.stream(id).ok_or(AppendError::Unknown { stream: id })?;
         if stream.is_damaged() {
             return Err(AppendError::Damaged { stream: id });
@@ -305,9 +304,7 @@ impl SharedLog {
 
     /// The stream that a change is about.
     fn subject(&self, id: StreamId) -> Result<&Stream, ChangeError> {
-        if self.is_poisoned() {
-            return Err(ChangeError::Poisoned);
-        }
+        self.check_poisoned()?;
         self.index.stream(id).ok_or(ChangeError::Unknown { stream: id })
     }
 
@@ -319,6 +316,10 @@ impl SharedLog {
 
     fn is_poisoned(&self) -> bool {
         self.poisoned || self.turn.has_failed()
+    }
+
+    fn check_poisoned(&self) -> Result<(), LogError> {
+        if self.is_poisoned() { Err(LogError::Poisoned) } else { Ok(()) }
     }
 
     fn check_table(&self, bytes: usize) -> Result<(), ChangeError> {
@@ -339,7 +340,7 @@ impl SharedLog {
         };
         let headroom = self.headroom(kind);
         self.make_room(Payloads::One(payload.len() + headroom), SHARED_SEGMENTS_MAX, 0)?;
-        let (number, _) = self.push(kind, stream, offset, &payload).map_err(ChangeError::Disk)?;
+        let (number, _) = self.push(kind, stream, offset, &payload)?;
         self.index.apply(stream, number, change);
         Ok(())
     }
@@ -362,8 +363,7 @@ impl Log for SharedLog {
         let segments_max = SHARED_SEGMENTS_MAX - SHARED_SEGMENTS_RESERVED;
         self.make_room(Payloads::Many(payloads), segments_max, SHARED_SEGMENTS_SPARE)?;
         for (offset, payload) in (start..).zip(payloads) {
-            let (number, place) =
-                self.push(Kind::Append, stream, offset, payload).map_err(AppendError::Disk)?;
+            let (number, place) = self.push(Kind::Append, stream, offset, payload)?;
             self.index.apply(stream, number, Change::Append(place));
         }
         Ok(())
@@ -402,7 +402,7 @@ impl Log for SharedLog {
         self.change(Kind::Note, (id, 0), Change::Note(note))
     }
 
-    fn sync(&mut self) -> Result<(), SyncError> {
+    fn sync(&mut self) -> Result<(), LogError> {
         match self.begin_sync()? {
             Some(pending) => self.finish_sync(pending.run()).map(|_| ()),
             None => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BufMut;
 
-use super::error::SyncError;
+use super::error::LogError;
 use super::stream::Loss;
 use super::{Change, Kind, SegmentId, SharedLog, StreamId};
 use crate::disk::{DiskError, DiskFile};
@@ -32,7 +32,7 @@ pub struct PendingSync {
 #[must_use = "the log does not know of it before it is finished"]
 pub struct FinishedSync {
     end: u64,
-    outcome: Result<(), SyncError>,
+    outcome: Result<(), LogError>,
 }
 
 /// Whose turn it is to sync, and whether any sync failed: those after it prove nothing.
@@ -48,14 +48,14 @@ impl SyncTurn {
         self.failed.load(Ordering::SeqCst) || self.held.is_poisoned()
     }
 
-    fn sync(&self, files: &[Arc<dyn DiskFile>]) -> Result<(), SyncError> {
+    fn sync(&self, files: &[Arc<dyn DiskFile>]) -> Result<(), LogError> {
         let held = self.held.lock();
         if held.is_err() || self.failed.load(Ordering::SeqCst) {
-            return Err(SyncError::Poisoned);
+            return Err(LogError::Poisoned);
         }
         let outcome = files.iter().try_for_each(|file| file.sync_data());
         self.failed.store(outcome.is_err(), Ordering::SeqCst);
-        outcome.map_err(SyncError::Disk)
+        Ok(outcome?)
     }
 }
 
@@ -75,35 +75,33 @@ impl PendingSync {
 impl SharedLog {
     /// Begins to make everything durable that was appended until now: hands it to the operating system, and
     /// gives back what is to be synced, or nothing if everything is durable.
-    pub fn begin_sync(&mut self) -> Result<Option<PendingSync>, SyncError> {
-        if self.is_poisoned() {
-            return Err(SyncError::Poisoned);
-        }
+    pub fn begin_sync(&mut self) -> Result<Option<PendingSync>, LogError> {
+        self.check_poisoned()?;
         if self.synced_end == self.number_next {
             return Ok(None);
         }
-        self.flush().map_err(SyncError::Disk)?;
+        self.flush()?;
         let sealed = self.unsynced.iter().map(|(_, file)| file.clone());
         let files = sealed.chain([self.active.file.clone()]).collect();
         Ok(Some(PendingSync { end: self.number_next, files, turn: self.turn.clone() }))
     }
 
     /// Takes over what a sync came to, and says below which number every entry is durable.
-    pub fn finish_sync(&mut self, finished: FinishedSync) -> Result<u64, SyncError> {
+    pub fn finish_sync(&mut self, finished: FinishedSync) -> Result<u64, LogError> {
         if let Err(error) = finished.outcome {
             self.poisoned = true;
             return Err(error);
         }
-        if self.is_poisoned() {
-            return Err(SyncError::Poisoned);
-        }
+        self.check_poisoned()?;
         if finished.end > self.synced_end {
             self.synced_end = finished.end;
             self.index.count_from(finished.end);
             self.unsynced.retain(|(end, _)| *end > finished.end);
-            self.attempt(|log| log.write_mark())?;
+            let marked = self.write_mark();
+            self.poisoned |= marked.is_err();
+            marked?;
         }
-        self.attempt(SharedLog::free_dead)?;
+        self.free_dead()?;
         Ok(self.synced_end)
     }
 
@@ -115,7 +113,7 @@ impl SharedLog {
     /// Gives up segments in which nothing is needed. That is an entry as well: once it is durable, so is
     /// everything before it that made the segment useless, and the file may go. It waits for a later sync if
     /// there is no room for it.
-    fn free_dead(&mut self) -> Result<(), DiskError> {
+    fn free_dead(&mut self) -> Result<(), LogError> {
         let dead: Vec<SegmentId> = self.sealed.keys().copied().filter(|id| self.is_dead(*id)).collect();
         if dead.is_empty() || !self.tell_losses()? {
             return Ok(());
@@ -134,7 +132,7 @@ impl SharedLog {
     /// Says in an entry of each stream what is lost of it, unless one does already. What proves it may lie in a
     /// segment that is to be freed, and older segments may hold records that were truncated since and would
     /// pass for the lost ones. Answers whether there was room for all.
-    fn tell_losses(&mut self) -> Result<bool, DiskError> {
+    fn tell_losses(&mut self) -> Result<bool, LogError> {
         let untold = self.index.streams().filter(|(_, stream)| stream.loss() != stream.told);
         let untold: Vec<(StreamId, Loss)> = untold.map(|(id, stream)| (id, stream.loss())).collect();
         for (id, loss) in untold {
@@ -159,13 +157,6 @@ impl SharedLog {
         self.doomed = kept;
         let doomed: Vec<(u64, PathBuf)> = doomed;
         doomed.into_iter().map(|(_, path)| path).collect()
-    }
-
-    fn attempt(&mut self, step: impl FnOnce(&mut Self) -> Result<(), DiskError>) -> Result<(), SyncError> {
-        step(self).map_err(|error| {
-            self.poisoned = true;
-            SyncError::Disk(error)
-        })
     }
 }
 

@@ -93,25 +93,21 @@ impl SharedLog {
 
     /// Takes over what upkeep came to.
     pub fn finish_upkeep(&mut self, finished: FinishedUpkeep) -> Result<(), UpkeepError> {
-        if self.is_poisoned() {
-            return Err(UpkeepError::Poisoned);
-        }
+        self.check_poisoned()?;
         finished.prepared.into_iter().for_each(|segment| self.adopt(segment));
         match finished.outcome {
             Ok(()) => Ok(()),
             Err(error) if is_full(&error) => Err(UpkeepError::DiskFull(error)),
             Err(error) => {
                 self.poisoned = true;
-                Err(UpkeepError::Disk(error))
+                Err(UpkeepError::Log(error.into()))
             }
         }
     }
 
     /// Frees what is not needed and prepares the segments to come, here and now.
     pub fn prepare_next(&mut self) -> Result<(), UpkeepError> {
-        if self.is_poisoned() {
-            return Err(UpkeepError::Poisoned);
-        }
+        self.check_poisoned()?;
         match self.begin_upkeep() {
             Some(pending) => self.finish_upkeep(pending.run()),
             None => Ok(()),

@@ -5,7 +5,7 @@ use std::mem;
 use bytes::Bytes;
 
 use super::entry::{Header, Standing, Subject};
-use super::error::NoRoom;
+use super::error::{LogError, NoRoom};
 use super::segment::is_full;
 use super::table::{Table, front_bytes};
 use super::{HEADER_BYTES, Kind, Place, Segment, SegmentId, SharedLog, StreamId};
@@ -78,10 +78,10 @@ impl SharedLog {
         stream: StreamId,
         offset: u64,
         payload: &[u8],
-    ) -> Result<(u64, Place), DiskError> {
+    ) -> Result<(u64, Place), LogError> {
         let pushed = self.try_push(Subject { kind, stream, offset }, payload);
         self.poisoned |= pushed.is_err();
-        pushed
+        Ok(pushed?)
     }
 
     /// Hands what is staged to the disk.
@@ -203,7 +203,7 @@ impl SharedLog {
             Err(error) if is_full(&error) => Err(NoRoom::DiskFull(error)),
             Err(error) => {
                 self.poisoned = true;
-                Err(NoRoom::Disk(error))
+                Err(NoRoom::Log(error.into()))
             }
         }
     }

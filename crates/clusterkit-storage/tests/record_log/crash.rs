@@ -3,45 +3,11 @@
 use bytes::Bytes;
 use clusterkit_storage::disk::SimDisk;
 
+use crate::support::{Ending, cut_at, cut_at_every_operation, cut_every_recovery};
 use crate::twin::{Step, Twin, contents, open, reopen, run, script};
 
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    /// Power cut, with a seed for what survives.
-    Crash(u64),
-    /// Power cut, nothing unsynced survives.
-    CrashClean,
-    /// The process ends, the machine goes on.
-    Kill,
-}
-
-impl Ending {
-    fn happen(self, disk: &SimDisk) {
-        match self {
-            Ending::Crash(seed) => disk.crash(seed),
-            Ending::CrashClean => disk.crash_clean(),
-            Ending::Kill => disk.kill(),
-        }
-    }
-}
-
-/// How many operations the script takes without a crash.
-fn operations(script: &[Step]) -> u64 {
-    let disk = SimDisk::new();
-    assert_eq!(run(&disk, script), None, "the script runs through");
-    disk.operation_count()
-}
-
-/// Runs the script up to one operation, and lets the power go in it.
-fn stopped(script: &[Step], count: u64) -> (SimDisk, Twin, Twin) {
-    let disk = SimDisk::new();
-    disk.stop_after(count);
-    let (before, after) = run(&disk, script).expect("the power goes");
-    (disk, before, after)
-}
-
 /// What the log holds is one of what it may hold, and from then on it is durable.
-fn check_recovered(disk: &SimDisk, before: &Twin, after: &Twin, context: &str) -> Twin {
+pub(crate) fn check_recovered(disk: &SimDisk, (before, after): &(Twin, Twin), context: &str) -> Twin {
     let found = contents(&reopen(disk));
     let possible = before.can_become(&found) || after.can_become(&found);
     assert!(possible, "{context}\nbefore {before:?}\nafter {after:?}\nfound {found:?}");
@@ -67,63 +33,57 @@ fn check_goes_on(disk: &SimDisk, mut found: Twin, context: &str) {
     }
 }
 
-fn check_every_point(seed: u64, steps: usize, endings: &[Ending]) {
-    let script = script(seed, steps);
-    for count in 0..operations(&script) {
-        for ending in endings {
-            let context = format!("script {seed}, operation {count}, {ending:?}");
-            let (disk, before, after) = stopped(&script, count);
-            ending.happen(&disk);
-            let found = check_recovered(&disk, &before, &after, &context);
-            check_goes_on(&disk, found, &context);
-        }
-    }
+fn check_every_point(seed: u64, endings: &[Ending]) {
+    let script = script(seed, 40);
+    cut_at_every_operation(
+        endings,
+        |disk| run(disk, &script),
+        |disk, twins, context| {
+            let context = format!("script {seed}, {context}");
+            let found = check_recovered(disk, twins, &context);
+            check_goes_on(disk, found, &context);
+        },
+    );
 }
 
 #[test]
 fn a_crash_at_any_operation_keeps_what_was_synced() {
     for seed in 0..6 {
-        check_every_point(seed, 40, &[Ending::Crash(seed), Ending::Crash(seed + 1_000)]);
+        check_every_point(seed, &[Ending::Crash(seed), Ending::Crash(seed + 1_000)]);
     }
 }
 
 #[test]
 fn a_crash_that_keeps_nothing_unsynced_keeps_what_was_synced() {
     for seed in 100..103 {
-        check_every_point(seed, 40, &[Ending::CrashClean]);
+        check_every_point(seed, &[Ending::CrashClean]);
     }
 }
 
 #[test]
 fn a_process_that_ends_at_any_operation_leaves_a_log_that_survives_a_later_crash() {
     for seed in 200..203 {
-        check_every_point(seed, 40, &[Ending::Kill]);
+        check_every_point(seed, &[Ending::Kill]);
     }
 }
 
 #[test]
 fn a_crash_during_recovery_changes_nothing_of_what_may_be_found() {
     let script = script(300, 40);
-    for count in 0..operations(&script) {
-        let (disk, before, after) = stopped(&script, count);
-        disk.crash(count);
-        for recovery_count in 0.. {
-            let disk = disk.fork();
-            disk.stop_after(recovery_count);
-            if open(&disk).is_ok() {
-                break;
-            }
-            disk.crash(recovery_count);
-            let context = format!("operation {count}, operation {recovery_count} of the recovery");
-            check_recovered(&disk, &before, &after, &context);
-        }
-    }
+    cut_every_recovery(
+        1,
+        |disk| run(disk, &script),
+        open,
+        |disk, twins, context| {
+            check_recovered(disk, twins, context);
+        },
+    );
 }
 
 #[test]
 fn a_run_repeats_exactly() {
     let outcome = |seed| {
-        let (disk, _, _) = stopped(&script(400, 40), 60);
+        let (disk, _) = cut_at(60, |disk| run(disk, &script(400, 40)));
         disk.crash(seed);
         contents(&reopen(&disk))
     };

@@ -7,6 +7,7 @@ use clusterkit_storage::disk::{Disk, OpenMode, SimDisk};
 use clusterkit_storage::limits::{PAGE_BYTES, SECTOR_BYTES};
 use clusterkit_storage::record_log::{OpenError, ReadError, RecordLog};
 
+use crate::support::length;
 use crate::twin::{DIR, Twin, contents, open, reopen};
 
 /// A disk with a log, what the log holds, and the end of what must be there or reported.
@@ -54,10 +55,6 @@ fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(Path::new(DIR)).unwrap().iter().map(|name| Path::new(DIR).join(name)).collect()
 }
 
-fn length(disk: &SimDisk, path: &Path) -> u64 {
-    disk.open(path, OpenMode::Read).unwrap().length().unwrap()
-}
-
 impl Sample {
     /// Opens the log after damage: it is refused, or all that is proved is there and right. Says whether it
     /// was refused.
@@ -82,16 +79,21 @@ impl Sample {
     }
 }
 
-#[test]
-fn a_flipped_bit_at_any_byte_is_reported_or_harmless() {
-    for (ending, sample) in samples(3, 20).iter().enumerate() {
+/// Harms every unit of every file of every sample, one at a time.
+fn check_everywhere(samples: &[Sample], unit_bytes: usize, harm: impl Fn(&SimDisk, &Path, u64)) {
+    for (ending, sample) in samples.iter().enumerate() {
         for path in files(&sample.disk) {
-            for byte in 0..length(&sample.disk, &path) {
-                let context = format!("ending {ending}, {}, byte {byte}", path.display());
-                sample.check(&context, |disk| disk.flip_bit(&path, byte, byte as u32).unwrap());
+            for unit in 0..length(&sample.disk, &path).div_ceil(unit_bytes as u64) {
+                let context = format!("ending {ending}, {}, unit {unit}", path.display());
+                sample.check(&context, |disk| harm(disk, &path, unit));
             }
         }
     }
+}
+
+#[test]
+fn a_flipped_bit_at_any_byte_is_reported_or_harmless() {
+    check_everywhere(&samples(3, 20), 1, |disk, path, byte| disk.flip_bit(path, byte, byte as u32).unwrap());
 }
 
 #[test]
@@ -123,29 +125,17 @@ impl Rotated for [PathBuf] {
 #[test]
 fn a_lost_page_is_reported_or_harmless() {
     for (batches, bytes) in [(20, 30), (12, 900)] {
-        for (ending, sample) in samples(batches, bytes).iter().enumerate() {
-            for path in files(&sample.disk) {
-                for page in 0..length(&sample.disk, &path).div_ceil(PAGE_BYTES as u64) {
-                    let context = format!("ending {ending}, {}, page {page}", path.display());
-                    sample.check(&context, |disk| disk.lose_page(&path, page).unwrap());
-                }
-            }
-        }
+        check_everywhere(&samples(batches, bytes), PAGE_BYTES, |disk, path, page| {
+            disk.lose_page(path, page).unwrap();
+        });
     }
 }
 
 #[test]
 fn a_lost_end_of_a_file_is_reported_or_harmless() {
-    for (ending, sample) in samples(4, 20).iter().enumerate() {
-        for path in files(&sample.disk) {
-            for end in 0..length(&sample.disk, &path) {
-                let context = format!("ending {ending}, {}, end {end}", path.display());
-                sample.check(&context, |disk| {
-                    disk.open(&path, OpenMode::Write).unwrap().set_length(end).unwrap();
-                });
-            }
-        }
-    }
+    check_everywhere(&samples(4, 20), 1, |disk, path, end| {
+        disk.open(path, OpenMode::Write).unwrap().set_length(end).unwrap();
+    });
 }
 
 #[test]

@@ -8,7 +8,9 @@ use clusterkit_storage::record_log::{
     AppendError, PurgeError, ReadError, RecordLog, ResetError, SyncError, TruncateError,
 };
 
-use crate::twin::{DIR, Twin, contents, open, reopen, run, script};
+use crate::crash::check_recovered;
+use crate::support::fail_every_operation;
+use crate::twin::{DIR, contents, open, reopen, run, script};
 
 const CHANGES: [Operation; 7] = [
     Operation::Create,
@@ -29,30 +31,18 @@ fn assert_poisoned(log: &mut RecordLog) {
     assert!(matches!(log.read(1..2, 1), Err(ReadError::Poisoned)));
 }
 
-fn check_after_fault(disk: &SimDisk, (before, after): &(Twin, Twin), context: &str) {
-    disk.kill();
-    let found = contents(&reopen(disk));
-    let possible = before.can_become(&found) || after.can_become(&found);
-    assert!(possible, "{context}\nbefore {before:?}\nafter {after:?}\nfound {found:?}");
-    disk.crash_clean();
-    assert_eq!(contents(&reopen(disk)), found, "{context}: what a process was told is durable");
-}
-
 #[test]
 fn any_failed_operation_poisons_and_the_next_process_finds_the_truth() {
     for seed in 500..503 {
         let script = script(seed, 40);
-        for operation in CHANGES {
-            for before in 0.. {
-                let disk = SimDisk::new();
-                disk.set_fault_seed(before);
-                disk.fail(operation, before);
-                let Some(outcomes) = run(&disk, &script) else {
-                    break;
-                };
-                check_after_fault(&disk, &outcomes, &format!("script {seed}, {operation} {before}"));
-            }
-        }
+        fail_every_operation(
+            &CHANGES,
+            |disk| run(disk, &script),
+            |disk, twins, fault| {
+                disk.kill();
+                check_recovered(disk, &twins, &format!("script {seed}, {fault:?}"));
+            },
+        );
     }
 }
 

@@ -6,4 +6,6 @@ mod crash;
 mod damage;
 mod faults;
 mod shape;
+#[path = "../support/mod.rs"]
+mod support;
 mod twin;

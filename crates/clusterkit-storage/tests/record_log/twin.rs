@@ -8,6 +8,8 @@ use clusterkit_storage::disk::SimDisk;
 use clusterkit_storage::limits::SEGMENT_BYTES_MIN;
 use clusterkit_storage::record_log::{OpenError, Options, RecordLog, Recovery};
 
+use crate::support::Chance;
+
 pub(crate) const DIR: &str = "/node/log";
 
 /// What a log holds, and how much of it must survive.
@@ -84,18 +86,18 @@ pub(crate) fn contents(log: &RecordLog) -> Twin {
     Twin { first, records, durable_end: log.synced_end() }
 }
 
-/// Runs steps until one fails. Says which did, if any, with the twins before and after it.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Option<(Twin, Twin)> {
+/// Runs steps until one fails, and gives the twins before and after that one, or the disk if none did.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<SimDisk, (Twin, Twin)> {
     let mut twin = new_twin();
     let Ok((log, _)) = open(disk) else {
-        return Some((twin.clone(), twin));
+        return Err((twin.clone(), twin));
     };
     let mut log = Some(log);
     for step in script {
         let before = twin.clone();
         twin.apply(step);
         if !take(disk, &mut log, step) {
-            return Some((before, twin));
+            return Err((before, twin));
         }
         let held = log.as_ref().expect("a step that succeeds leaves a log");
         assert_eq!((held.first_index(), held.next_index()), (twin.first, twin.end()), "after {step:?}");
@@ -103,7 +105,7 @@ pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Option<(Twin, Twin)> {
             assert_eq!(contents(held), twin);
         }
     }
-    None
+    Ok(disk.fork())
 }
 
 pub(crate) fn new_twin() -> Twin {
@@ -183,13 +185,4 @@ fn payload(chance: &mut Chance, serial: &mut u64) -> Bytes {
     let mut bytes = serial.to_le_bytes().to_vec();
     bytes.resize(8 + length as usize, *serial as u8);
     Bytes::from(bytes)
-}
-
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % bound
-    }
 }

@@ -6,46 +6,11 @@ use clusterkit_storage::shared_log::{Log, SharedLog, StreamId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use crate::support::{Ending, cut_at, cut_at_every_operation, cut_every_recovery, operations};
 use crate::twin::{Step, Streams, Twin, contents, open, reopen, run, script};
 
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    /// Power cut, with a seed for what survives.
-    Crash(u64),
-    /// Power cut, nothing unsynced survives.
-    CrashClean,
-    /// The process ends, the machine goes on.
-    Kill,
-}
-
-impl Ending {
-    fn happen(self, disk: &SimDisk) {
-        match self {
-            Ending::Crash(seed) => disk.crash(seed),
-            Ending::CrashClean => disk.crash_clean(),
-            Ending::Kill => disk.kill(),
-        }
-    }
-}
-
-/// How many operations the script takes without a crash.
-fn operations(script: &[Step]) -> u64 {
-    let disk = SimDisk::new();
-    assert!(run(&disk, script).1, "the script runs through");
-    disk.operation_count()
-}
-
-/// Runs the script up to one operation, and lets the power go in it.
-fn stopped(script: &[Step], count: u64) -> (SimDisk, Twin) {
-    let disk = SimDisk::new();
-    disk.stop_after(count);
-    let (twin, done) = run(&disk, script);
-    assert!(!done, "the power goes");
-    (disk, twin)
-}
-
 /// What the log holds is one of what it may hold, and from then on it is durable.
-fn check_recovered(disk: &SimDisk, twin: &Twin, context: &str) -> Streams {
+pub(crate) fn check_recovered(disk: &SimDisk, twin: &Twin, context: &str) -> Streams {
     let found = contents(&reopen(disk));
     assert!(twin.possible.contains(&found), "{context}\npossible {:?}\nfound {found:?}", twin.possible);
     disk.crash_clean();
@@ -74,17 +39,17 @@ fn check_goes_on(disk: &SimDisk, found: Streams, context: &str) {
     }
 }
 
-fn check_every_point(seed: u64, steps: usize, endings: &[Ending]) {
-    let script = script(seed, steps);
-    for count in 0..operations(&script) {
-        for ending in endings {
-            let context = format!("script {seed}, operation {count}, {ending:?}");
-            let (disk, twin) = stopped(&script, count);
-            ending.happen(&disk);
-            let found = check_recovered(&disk, &twin, &context);
-            check_goes_on(&disk, found, &context);
-        }
-    }
+fn check_every_point(seed: u64, endings: &[Ending]) {
+    let script = script(seed, 60);
+    cut_at_every_operation(
+        endings,
+        |disk| run(disk, &script),
+        |disk, twin, context| {
+            let context = format!("script {seed}, {context}");
+            let found = check_recovered(disk, twin, &context);
+            check_goes_on(disk, found, &context);
+        },
+    );
 }
 
 proptest! {
@@ -93,16 +58,15 @@ proptest! {
     // A script of fewer steps is the beginning of the longer one, so a failure shrinks to its last step.
     #[test]
     fn random_steps_agree_with_the_twin(seed in any::<u64>(), steps in 1..160_usize) {
-        prop_assert!(run(&SimDisk::new(), &script(seed, steps)).1, "the script runs through");
+        run(&SimDisk::new(), &script(seed, steps)).expect("the script runs through");
     }
 
     #[test]
     fn a_crash_anywhere_leaves_what_may_be_left(seed in any::<u64>(), steps in 1..160_usize, cut in any::<Index>()) {
         let script = script(seed, steps);
-        let disk = SimDisk::new();
-        let count = cut.index(operations(&script) as usize) as u64;
-        disk.stop_after(count);
-        let (twin, _) = run(&disk, &script);
+        let operations = operations(|disk| run(disk, &script));
+        let count = cut.index(operations as usize) as u64;
+        let (disk, twin) = cut_at(count, |disk| run(disk, &script));
         disk.crash(seed);
         let found = check_recovered(&disk, &twin, "random");
         check_goes_on(&disk, found, "random");
@@ -112,47 +76,41 @@ proptest! {
 #[test]
 fn a_crash_at_any_operation_keeps_what_was_synced() {
     for seed in 0..4 {
-        check_every_point(seed, 60, &[Ending::Crash(seed), Ending::Crash(seed + 1_000)]);
+        check_every_point(seed, &[Ending::Crash(seed), Ending::Crash(seed + 1_000)]);
     }
 }
 
 #[test]
 fn a_crash_that_keeps_nothing_unsynced_keeps_what_was_synced() {
     for seed in 100..102 {
-        check_every_point(seed, 60, &[Ending::CrashClean]);
+        check_every_point(seed, &[Ending::CrashClean]);
     }
 }
 
 #[test]
 fn a_process_that_ends_at_any_operation_leaves_a_log_that_survives_a_later_crash() {
     for seed in 200..202 {
-        check_every_point(seed, 60, &[Ending::Kill]);
+        check_every_point(seed, &[Ending::Kill]);
     }
 }
 
 #[test]
 fn a_crash_during_recovery_changes_nothing_of_what_may_be_found() {
     let script = script(300, 40);
-    for count in 0..operations(&script) {
-        let (disk, twin) = stopped(&script, count);
-        disk.crash(count);
-        for recovery_count in 0.. {
-            let disk = disk.fork();
-            disk.stop_after(recovery_count);
-            if open(&disk).is_ok() {
-                break;
-            }
-            disk.crash(recovery_count);
-            let context = format!("operation {count}, operation {recovery_count} of the recovery");
-            check_recovered(&disk, &twin, &context);
-        }
-    }
+    cut_every_recovery(
+        1,
+        |disk| run(disk, &script),
+        open,
+        |disk, twin, context| {
+            check_recovered(disk, twin, context);
+        },
+    );
 }
 
 #[test]
 fn a_run_repeats_exactly() {
     let outcome = |seed| {
-        let (disk, _) = stopped(&script(400, 40), 60);
+        let (disk, _) = cut_at(60, |disk| run(disk, &script(400, 40)));
         disk.crash(seed);
         contents(&reopen(&disk))
     };

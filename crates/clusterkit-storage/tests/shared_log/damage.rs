@@ -13,7 +13,8 @@ use clusterkit_storage::shared_log::{
     AppendError, ChangeError, Log, OpenError, ReadError, Recovery, SharedLog, StreamId,
 };
 
-use crate::twin::{Chance, DIR, Streams, contents, open, options, reopen};
+use crate::support::{Chance, bytes, length};
+use crate::twin::{DIR, Streams, contents, open, options, reopen};
 
 const HEADER: u64 = 48;
 
@@ -80,16 +81,6 @@ fn samples() -> [Sample; 3] {
 
 fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(Path::new(DIR)).unwrap().iter().map(|name| Path::new(DIR).join(name)).collect()
-}
-
-fn length(disk: &SimDisk, path: &Path) -> u64 {
-    disk.open(path, OpenMode::Read).unwrap().length().unwrap()
-}
-
-fn bytes(disk: &SimDisk, path: &Path) -> Vec<u8> {
-    let mut bytes = vec![0; length(disk, path) as usize];
-    disk.open(path, OpenMode::Read).unwrap().read_at(0, &mut bytes).unwrap();
-    bytes
 }
 
 /// What became of a log that was harmed.

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use clusterkit_storage::disk::{Operation, SimDisk};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CompactError, Log, ReadError, SharedLog, StreamId, SyncError, UpkeepError,
+    AppendError, ChangeError, CompactError, Log, LogError, ReadError, SharedLog, StreamId, UpkeepError,
 };
 
-use crate::twin::{Twin, contents, reopen, run, script};
+use crate::crash::check_recovered;
+use crate::support::fail_every_operation;
+use crate::twin::{contents, reopen, run, script};
 
 const RED: StreamId = StreamId(1);
 const CHANGES: [Operation; 6] = [
@@ -19,44 +21,32 @@ const CHANGES: [Operation; 6] = [
 ];
 
 fn assert_poisoned(log: &mut SharedLog) {
-    assert!(matches!(log.append(RED, 0, &[]), Err(AppendError::Poisoned)));
-    assert!(matches!(log.create(RED, 0), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.note(RED, Bytes::new()), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.release(RED, 0), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.remove(RED), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.reset(RED, 0), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.truncate(RED, 0), Err(ChangeError::Poisoned)));
-    assert!(matches!(log.sync(), Err(SyncError::Poisoned)));
-    assert!(matches!(log.compact(1), Err(CompactError::Poisoned)));
-    assert!(matches!(log.prepare_next(), Err(UpkeepError::Poisoned)));
+    assert!(matches!(log.append(RED, 0, &[]), Err(AppendError::Log(LogError::Poisoned))));
+    assert!(matches!(log.create(RED, 0), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.note(RED, Bytes::new()), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.release(RED, 0), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.remove(RED), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.reset(RED, 0), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.truncate(RED, 0), Err(ChangeError::Log(LogError::Poisoned))));
+    assert!(matches!(log.sync(), Err(LogError::Poisoned)));
+    assert!(matches!(log.compact(1), Err(CompactError::Log(LogError::Poisoned))));
+    assert!(matches!(log.prepare_next(), Err(UpkeepError::Log(LogError::Poisoned))));
     assert!(log.begin_upkeep().is_none());
     assert!(matches!(log.read(RED, 0..1, 1), Err(ReadError::Poisoned)));
-}
-
-fn check_after_fault(disk: &SimDisk, twin: &Twin, context: &str) {
-    disk.kill();
-    let found = contents(&reopen(disk));
-    assert!(twin.possible.contains(&found), "{context}\npossible {:?}\nfound {found:?}", twin.possible);
-    disk.crash_clean();
-    assert_eq!(contents(&reopen(disk)), found, "{context}: what a process was told is durable");
 }
 
 #[test]
 fn any_failed_operation_poisons_and_the_next_process_finds_the_truth() {
     for seed in 500..503 {
         let script = script(seed, 60);
-        for operation in CHANGES {
-            for before in 0.. {
-                let disk = SimDisk::new();
-                disk.set_fault_seed(before);
-                disk.fail(operation, before);
-                let (twin, done) = run(&disk, &script);
-                if done {
-                    break;
-                }
-                check_after_fault(&disk, &twin, &format!("script {seed}, {operation} {before}"));
-            }
-        }
+        fail_every_operation(
+            &CHANGES,
+            |disk| run(disk, &script),
+            |disk, twin, fault| {
+                disk.kill();
+                check_recovered(disk, &twin, &format!("script {seed}, {fault:?}"));
+            },
+        );
     }
 }
 
@@ -73,7 +63,7 @@ fn a_failed_sync_is_never_tried_again() {
     let disk = SimDisk::new();
     let mut log = with_record(&disk);
     disk.fail(Operation::Sync, 0);
-    assert!(matches!(log.sync(), Err(SyncError::Disk(error)) if error.operation == Operation::Sync));
+    assert!(matches!(log.sync(), Err(LogError::Disk(error)) if error.operation == Operation::Sync));
     let operations = disk.operation_count();
     assert_poisoned(&mut log);
     assert_eq!(disk.operation_count(), operations, "a poisoned log leaves the disk alone");
@@ -87,7 +77,7 @@ fn a_sync_that_failed_elsewhere_poisons_what_was_appended_meanwhile() {
     log.append(RED, 1, &[Bytes::from("b")]).unwrap();
     disk.fail(Operation::Sync, 0);
     let finished = pending.run();
-    assert!(matches!(log.finish_sync(finished), Err(SyncError::Disk(_))));
+    assert!(matches!(log.finish_sync(finished), Err(LogError::Disk(_))));
     assert_poisoned(&mut log);
 }
 
@@ -96,7 +86,7 @@ fn a_failed_write_poisons() {
     let disk = SimDisk::new();
     let mut log = with_record(&disk);
     disk.fail(Operation::Write, 0);
-    assert!(matches!(log.sync(), Err(SyncError::Disk(error)) if error.operation == Operation::Write));
+    assert!(matches!(log.sync(), Err(LogError::Disk(error)) if error.operation == Operation::Write));
     assert_poisoned(&mut log);
 }
 
@@ -132,7 +122,7 @@ fn a_sync_behind_one_that_failed_proves_nothing() {
     disk.fail(Operation::Sync, 0);
     let (_failed, second) = (first.run(), second.run());
     let synced_end = log.synced_end();
-    assert!(matches!(log.finish_sync(second), Err(SyncError::Poisoned)));
+    assert!(matches!(log.finish_sync(second), Err(LogError::Poisoned)));
     assert_eq!(log.synced_end(), synced_end);
     assert_poisoned(&mut log);
 }

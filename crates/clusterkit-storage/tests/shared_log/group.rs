@@ -6,7 +6,7 @@ use std::thread;
 use bytes::Bytes;
 use clusterkit_storage::disk::{Operation, SimDisk};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CommitError, GroupCommit, Log, PendingSync, StreamId, UpkeepError,
+    AppendError, ChangeError, CommitError, GroupCommit, Log, LogError, PendingSync, StreamId, UpkeepError,
 };
 
 use crate::twin::{contents, reopen};
@@ -94,7 +94,7 @@ fn a_refused_change_is_told_from_one_of_unknown_outcome() {
     let unknown = group.append(StreamId(3), 0, &[payload(3, 0)]);
     assert!(matches!(unknown, Err(CommitError::OutcomeUnknown(_))), "{unknown:?}");
     let refused = group.change(|log| log.release(StreamId(3), 0));
-    assert!(matches!(refused, Err(ChangeError::Poisoned)), "{refused:?}");
+    assert!(matches!(refused, Err(ChangeError::Log(LogError::Poisoned))), "{refused:?}");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_group_syncs_compacts_and_tells_a_poisoned_log() {
     disk.fail(Operation::Sync, 0);
     group.change(|log| log.reset(StreamId(2), 9)).unwrap();
     assert!(group.sync().is_err());
-    assert!(matches!(group.upkeep(), Err(UpkeepError::Poisoned)));
+    assert!(matches!(group.upkeep(), Err(UpkeepError::Log(LogError::Poisoned))));
 }
 
 #[test]

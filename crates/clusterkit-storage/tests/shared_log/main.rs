@@ -8,4 +8,6 @@ mod damage;
 mod faults;
 mod group;
 mod space;
+#[path = "../support/mod.rs"]
+mod support;
 mod twin;

@@ -9,6 +9,8 @@ use clusterkit_storage::disk::SimDisk;
 use clusterkit_storage::limits::SHARED_SEGMENT_BYTES_MIN;
 use clusterkit_storage::shared_log::{Log, OpenError, Options, Recovery, SharedLog, StreamId};
 
+use crate::support::Chance;
+
 pub(crate) const DIR: &str = "/node/log";
 
 /// What one stream holds.
@@ -139,17 +141,18 @@ fn stream_of(log: &SharedLog, id: StreamId) -> Stream {
     Stream { start, records, note: status.note }
 }
 
-/// Runs steps until one fails, and says what the log may be then. The log agrees with the twin all along.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> (Twin, bool) {
+/// Runs steps until one fails, and gives the twin of what the log may be then, or the disk if none did. The log agrees
+/// with the twin all along.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<SimDisk, Twin> {
     let mut twin = Twin::new();
     let Ok((log, _)) = open(disk) else {
-        return (twin, false);
+        return Err(twin);
     };
     let mut slot = Some(log);
     for step in script {
         twin.apply(step);
         if !take(disk, &mut slot, step) {
-            return (twin, false);
+            return Err(twin);
         }
         if matches!(step, Step::Close | Step::Kill | Step::Sync) {
             twin.settle();
@@ -164,7 +167,7 @@ pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> (Twin, bool) {
             assert_eq!(contents(log), twin.now, "after {step:?}");
         }
     }
-    (twin, true)
+    Ok(disk.fork())
 }
 
 fn take(disk: &SimDisk, slot: &mut Option<SharedLog>, step: &Step) -> bool {
@@ -280,14 +283,5 @@ impl Author {
         let mut bytes = self.serial.to_le_bytes().to_vec();
         bytes.resize(8 + length as usize, self.serial as u8);
         Bytes::from(bytes)
-    }
-}
-
-pub(crate) struct Chance(pub(crate) u64);
-
-impl Chance {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % bound
     }
 }

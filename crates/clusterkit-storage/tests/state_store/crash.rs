@@ -3,31 +3,8 @@
 use clusterkit_storage::disk::SimDisk;
 use clusterkit_storage::state_store::{Change, ReplicaKey, StateStore};
 
+use crate::support::{Ending, cut_at_every_operation, cut_every_recovery};
 use crate::twin::{Step, Twin, contents, open, reopen, run, scripts};
-
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    /// Power cut, with a seed for what survives.
-    Crash(u64),
-    /// Power cut, nothing unsynced survives.
-    CrashClean,
-    /// The process ends, the machine goes on.
-    Kill,
-}
-
-impl Ending {
-    fn happen(self, disk: &SimDisk) {
-        match self {
-            Ending::Crash(seed) => disk.crash(seed),
-            Ending::CrashClean => disk.crash_clean(),
-            Ending::Kill => disk.kill(),
-        }
-    }
-}
-
-fn operations(script: &[Step]) -> u64 {
-    run(&SimDisk::new(), script).expect("the script runs through")
-}
 
 /// What the store holds is what it may hold; a later crash leaves the same; it can go on; and nothing in it is
 /// damaged.
@@ -65,16 +42,11 @@ fn check_goes_on(disk: &SimDisk, store: impl StateStore, twin: &mut Twin, contex
 }
 
 fn check_every_point(script: &[Step], endings: &[Ending]) {
-    for count in 0..operations(script) {
-        let disk = SimDisk::new();
-        disk.stop_after(count);
-        let twin = run(&disk, script).expect_err("the power goes");
-        for ending in endings {
-            let disk = disk.fork();
-            ending.happen(&disk);
-            check_recovered(&disk, twin.clone(), &format!("operation {count}, {ending:?}"));
-        }
-    }
+    cut_at_every_operation(
+        endings,
+        |disk| run(disk, script),
+        |disk, twin, context| check_recovered(disk, twin.clone(), context),
+    );
 }
 
 #[test]
@@ -92,19 +64,10 @@ fn a_crash_that_keeps_nothing_unsynced_leaves_the_last_checkpoint_or_a_later_sta
 #[test]
 fn a_crash_during_recovery_changes_nothing_of_what_may_be_found() {
     let script = &scripts(5, 10)[4];
-    for count in (0..operations(script)).step_by(7) {
-        let disk = SimDisk::new();
-        disk.stop_after(count);
-        let twin = run(&disk, script).expect_err("the power goes");
-        disk.crash(count);
-        for recovery_count in 0.. {
-            let disk = disk.fork();
-            disk.stop_after(recovery_count);
-            if open(&disk).is_ok() {
-                break;
-            }
-            disk.crash(recovery_count);
-            check_recovered(&disk, twin.clone(), &format!("operation {count}, of recovery {recovery_count}"));
-        }
-    }
+    cut_every_recovery(
+        7,
+        |disk| run(disk, script),
+        open,
+        |disk, twin, context| check_recovered(disk, twin.clone(), context),
+    );
 }

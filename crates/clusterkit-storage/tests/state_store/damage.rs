@@ -12,6 +12,7 @@ use clusterkit_storage::state_store::{
 };
 use proptest::prelude::*;
 
+use crate::support::bytes;
 use crate::twin::{DIR, Held, contents, open, options, reopen};
 
 const CASES: u32 = 200;
@@ -97,13 +98,6 @@ fn sample_that(ends: impl FnOnce(&SimDisk, RedbStore)) -> Sample {
 
 fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(Path::new(DIR)).unwrap().iter().map(|name| Path::new(DIR).join(name)).collect()
-}
-
-pub(crate) fn bytes(disk: &SimDisk, path: &Path) -> Vec<u8> {
-    let file = disk.open(path, OpenMode::Read).unwrap();
-    let mut bytes = vec![0; file.length().unwrap() as usize];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
 }
 
 fn page_at(page: u64) -> std::ops::Range<usize> {

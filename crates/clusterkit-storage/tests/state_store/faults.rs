@@ -9,6 +9,7 @@ use clusterkit_storage::state_store::{
     StateError, StateStore,
 };
 
+use crate::support::fail_every_operation;
 use crate::twin::{DIR, Held, Step, contents, open, options, reopen, run, scripts};
 
 const ONE: ReplicaKey = ReplicaKey(1);
@@ -28,6 +29,16 @@ fn assert_poisoned(store: &RedbStore) {
     assert!(matches!(store.drop_replica(ONE), Err(StateError::Poisoned)));
 }
 
+/// A store with changes that came after its last checkpoint.
+fn with_unsynced(disk: &SimDisk) -> RedbStore {
+    let store = reopen(disk);
+    store.apply(ONE, &[put(1, 100)], 1).unwrap();
+    store.checkpoint().unwrap();
+    store.apply(ONE, &[put(1, 200), put(2, 9_000)], 2).unwrap();
+    store.apply(ReplicaKey(2), &[put(1, 200)], 1).unwrap();
+    store
+}
+
 /// Takes the error that stopped the store, which is told once.
 fn first_error(result: Result<impl Sized, StateError>) -> ErrorKind {
     match result {
@@ -44,11 +55,7 @@ fn a_failed_write_or_sync_of_a_checkpoint_poisons_the_store() {
     {
         for before in 0..most {
             let disk = SimDisk::new();
-            let store = reopen(&disk);
-            store.apply(ONE, &[put(1, 100)], 1).unwrap();
-            store.checkpoint().unwrap();
-            store.apply(ONE, &[put(1, 200), put(2, 9_000)], 2).unwrap();
-            store.apply(ReplicaKey(2), &[put(1, 200)], 1).unwrap();
+            let store = with_unsynced(&disk);
             disk.set_fault_seed(before);
             disk.fail(operation, before);
             assert_eq!(first_error(store.checkpoint()), ErrorKind::Other, "{operation:?} {before}");
@@ -69,17 +76,15 @@ fn a_failed_write_or_sync_of_a_checkpoint_poisons_the_store() {
 fn a_fault_at_any_operation_leaves_the_last_checkpoint_or_a_later_state() {
     let script: Vec<Step> =
         scripts(6, 12).remove(5).into_iter().filter(|step| !matches!(step, Step::Reopen)).collect();
-    for operation in [Operation::Write, Operation::Sync, Operation::SetLength] {
-        for before in 0.. {
-            let disk = SimDisk::new();
-            disk.set_fault_seed(before);
-            disk.fail(operation, before);
-            let Err(mut twin) = run(&disk, &script) else { break };
+    fail_every_operation(
+        &[Operation::Write, Operation::Sync, Operation::SetLength],
+        |disk| run(disk, &script),
+        |disk, mut twin, (operation, before)| {
             disk.crash(before);
-            let found = contents(&reopen(&disk));
+            let found = contents(&reopen(disk));
             assert!(twin.become_found(&found), "{operation:?} {before}");
-        }
-    }
+        },
+    );
 }
 
 /// After a sync that failed, a new process on the same machine sees what the disk forgot, until the power goes. What
@@ -89,11 +94,7 @@ fn what_a_failed_sync_forgot_is_never_missing_unseen() {
     let (mut damaged, mut whole) = (0, 0);
     for (before, seed) in (0..4).flat_map(|before| (0..12).map(move |seed| (before, seed))) {
         let disk = SimDisk::new();
-        let store = reopen(&disk);
-        store.apply(ONE, &[put(1, 100)], 1).unwrap();
-        store.checkpoint().unwrap();
-        store.apply(ONE, &[put(1, 200), put(2, 9_000)], 2).unwrap();
-        store.apply(ReplicaKey(2), &[put(1, 200)], 1).unwrap();
+        let store = with_unsynced(&disk);
         disk.set_fault_seed(seed);
         disk.fail(Operation::Sync, before);
         first_error(store.checkpoint());

@@ -9,4 +9,6 @@ mod faults;
 mod renew;
 mod shape;
 mod space;
+#[path = "../support/mod.rs"]
+mod support;
 mod twin;

@@ -7,7 +7,8 @@ use clusterkit_storage::disk::{Disk, SimDisk};
 use clusterkit_storage::limits::PAGE_BYTES;
 use clusterkit_storage::state_store::{Damage, OpenError, RedbStore, ReplicaKey, StateError, StateStore};
 
-use crate::damage::{Sample, apply, bytes, put, sample};
+use crate::damage::{Sample, apply, put, sample};
+use crate::support::bytes;
 use crate::twin::{DIR, Held, contents, digest_of, open, options, reopen};
 
 /// In the file that is damaged.

@@ -180,9 +180,8 @@ fn install(
     pushed && (!ends || install.finish(digest_of(&held)).is_ok())
 }
 
-/// Runs steps until the power goes. Gives the twin of what may be found then, or how many operations of the disk
-/// it took if all went well.
-pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, Twin> {
+/// Runs steps until one fails. Gives the twin of what may be found then, or the disk if none did.
+pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<SimDisk, Twin> {
     let mut twin = Twin::default();
     let Ok(mut store) = open(disk) else { return Err(twin) };
     for step in script {
@@ -198,7 +197,7 @@ pub(crate) fn run(disk: &SimDisk, script: &[Step]) -> Result<u64, Twin> {
         }
     }
     assert_eq!(contents(&store), twin.held);
-    Ok(disk.operation_count())
+    Ok(disk.fork())
 }
 
 /// All that may be found if a step may or may not have been done.

@@ -10,6 +10,7 @@ use crate::limits::{
     ENTRY_BYTES_MAX, EXPECT_MAX, METADATA_ENTRIES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, PARTITIONS_MAX,
     REPLICATION_FACTOR_MAX, TEXT_BYTES_MAX,
 };
+use crate::topology::RaftRole;
 
 const PARTITION: PartitionId = PartitionId(PARTITIONS_MAX);
 const VERSION: PartitionVersion = PartitionVersion(u64::MAX);

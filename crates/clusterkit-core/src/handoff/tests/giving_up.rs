@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn not_in_time(version: u64) -> String {
+    format!("declined activate v{version}: it was not called in time, or took too long")
+}
+
 #[test]
 fn a_leader_whose_prepare_hangs_gives_its_leadership_up() {
     let mut world = World::recovered(&["a", "b"], vec![(P, ReplicaUid(1))]);
@@ -10,15 +14,8 @@ fn a_leader_whose_prepare_hangs_gives_its_leadership_up() {
     assert_eq!(world.facts(), ["overran prepare"]);
     assert_eq!(world.stages.poll_timeout(), Some(Instant::at(Duration::from_secs(35))));
     assert_eq!(world.pass(Duration::from_secs(5)), NOTHING);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v1: it was not called in time, or took too long", "overran prepare"]
-    );
-    let resigned = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(resigned), NOTHING);
+    assert_eq!(world.facts(), [&not_in_time(1), "overran prepare"]);
+    assert_eq!(world.elect("b", 2), NOTHING);
     assert_eq!(world.facts(), ["overran prepare"]);
 }
 
@@ -39,27 +36,16 @@ fn a_leader_whose_prepare_is_refused_gives_its_leadership_up() {
 #[test]
 fn a_leader_that_cannot_seal_what_it_led_before_gives_its_leadership_up() {
     let mut world = World::leading();
-    let deposed = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(deposed), ["end e1", "close#4 e1"]);
+    assert_eq!(world.elect("b", 2), ["end e1", "close#4 e1"]);
     assert_eq!(world.drained(4), ["run#5 seal e1 deposed"]);
-    let elected = |record: &mut Partition| {
-        record.leader = Some(node("a"));
-        record.epoch = Epoch(3);
-    };
-    assert_eq!(world.learn(elected), ["end e1"]);
+    assert_eq!(world.elect("a", 3), ["end e1"]);
     assert_eq!(world.pass(Duration::from_secs(2)), ["overran seal"]);
     assert_eq!(world.facts(), ["overran seal"]);
     assert_eq!(world.pass(Duration::from_secs(5)), NOTHING);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v3: it was not called in time, or took too long", "overran seal"]
-    );
+    assert_eq!(world.facts(), [&not_in_time(3), "overran seal"]);
     // It ends after all, before anybody rolled it back: another may be elected already.
     assert_eq!(world.done(5), NOTHING);
-    assert_eq!(world.facts(), ["declined activate v3: it was not called in time, or took too long"]);
+    assert_eq!(world.facts(), [not_in_time(3)]);
     assert_eq!(world.learn(|record| record.epoch = Epoch(5)), ["run#6 activate e5 first"]);
     assert_eq!(world.done(6), ["open e5"]);
 }
@@ -70,17 +56,12 @@ fn an_activation_that_ends_after_the_leadership_was_given_up_opens_no_lease() {
     assert_eq!(world.see(), ["run#1 prepare u1"]);
     assert_eq!(world.pass(Duration::from_millis(34_500)), ["overran prepare"]);
     assert_eq!(world.done(1), ["run#2 activate e1 first"]);
-    let declined = "declined activate v1: it was not called in time, or took too long";
     assert_eq!(world.pass(Duration::from_millis(500)), ["cancel#2"]);
-    assert_eq!(world.facts(), [declined]);
+    assert_eq!(world.facts(), [not_in_time(1)]);
     assert_eq!(world.done(2), NOTHING);
-    assert_eq!(world.facts(), [declined]);
+    assert_eq!(world.facts(), [not_in_time(1)]);
     assert_eq!(world.pass(Duration::from_secs(60)), NOTHING);
-    let resigned = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(resigned), ["end e1", "run#3 seal e1 deposed"]);
+    assert_eq!(world.elect("b", 2), ["end e1", "run#3 seal e1 deposed"]);
 }
 
 #[test]
@@ -108,10 +89,7 @@ fn a_seal_that_nothing_ends_costs_the_leadership() {
     assert_eq!(world.learn(|record| record.transfer = None), NOTHING);
     assert_eq!(world.facts(), ["overran seal"]);
     assert_eq!(world.pass(Duration::from_secs(7)), ["abort#5"]);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v3: it was not called in time, or took too long", "overran seal"]
-    );
+    assert_eq!(world.facts(), [&not_in_time(3), "overran seal"]);
 }
 
 #[test]
@@ -132,11 +110,7 @@ fn what_was_declined_in_another_epoch_is_not_said_of_this_one() {
 #[test]
 fn a_handover_that_waits_for_an_earlier_seal_for_too_long_costs_the_leadership() {
     let mut world = World::leading();
-    let deposed = |record: &mut Partition| {
-        record.leader = Some(node("b"));
-        record.epoch = Epoch(2);
-    };
-    assert_eq!(world.learn(deposed), ["end e1", "close#4 e1"]);
+    assert_eq!(world.elect("b", 2), ["end e1", "close#4 e1"]);
     assert_eq!(world.drained(4), ["run#5 seal e1 deposed"]);
     let elected = |record: &mut Partition| {
         record.leader = Some(node("a"));
@@ -151,8 +125,5 @@ fn a_handover_that_waits_for_an_earlier_seal_for_too_long_costs_the_leadership()
     assert_eq!(world.pass(Duration::from_secs(4)), NOTHING);
     assert_eq!(world.learn(|record| record.transfer = Some(node("b"))), ["end e1"]);
     assert_eq!(world.pass(Duration::from_secs(1)), NOTHING);
-    assert_eq!(
-        world.facts(),
-        ["declined activate v5: it was not called in time, or took too long", "overran seal"]
-    );
+    assert_eq!(world.facts(), [&not_in_time(5), "overran seal"]);
 }

@@ -69,6 +69,9 @@ impl Replica {
         let record = &self.record;
         let added = self.ready(cx, leader);
         let lags = |node: &&NodeId| leader.followers.get(*node).is_some_and(|follower| follower.lags(cx));
+        if added.is_empty() && !record.in_sync.iter().any(|node| lags(&node)) {
+            return None;
+        }
         let (lagging, keeping): (BTreeSet<_>, BTreeSet<_>) = record.in_sync.iter().partition(lags);
         let mut in_sync: BTreeSet<NodeId> = keeping.into_iter().chain(added.keys()).cloned().collect();
         // Those that live are the last to be left out.

@@ -115,12 +115,11 @@ impl Replica {
     /// The read was evaluated: may it be answered?
     pub(in super::super) fn finish_read(&mut self, cx: &Context<'_>, id: ReadId) -> ReadOutcome {
         let Some(read) = self.reads.0.get(&id) else { return ReadOutcome::Gone };
-        let early = cx.config.mistakes.has(Mistake::LeaseCheckedBefore);
         let (leased, applied) = match read.stage {
             Stage::Serving { leased, applied } => (leased, applied),
             Stage::Asked(_) | Stage::Ready { .. } | Stage::Waiting => return ReadOutcome::Again,
         };
-        if leased && !early && !self.has_lease(cx) {
+        if leased && !self.has_lease(cx) {
             if let Some(read) = self.reads.0.get_mut(&id) {
                 read.stage = Stage::Waiting;
             }
@@ -165,9 +164,7 @@ impl Replica {
         if cx.now < leader.wait_until || leader.farewell.is_silent() && !keeps {
             return false;
         }
-        let by_in_sync = cx.config.mistakes.has(Mistake::LeaseByInSync);
-        let members = if by_in_sync { self.record.in_sync.clone() } else { self.maximal() };
-        cx.support.is_held(cx.now, members.iter().filter(|member| *member != cx.me))
+        cx.support.is_held(cx.now, self.others(cx, Mistake::LeaseByInSync))
     }
 
     /// Whether a promise of support may let a read through.
@@ -214,12 +211,12 @@ impl Replica {
 
     /// Rule L5. Reads that come while one is open wait for the next.
     fn open_barrier(&mut self, cx: &Context<'_>) {
-        let missing: BTreeSet<_> = self.maximal().into_iter().filter(|member| member != cx.me).collect();
-        let (index, members) = (self.commit, missing.len() + 1);
-        let Role::Leader(leader) = &mut self.role else { return };
-        if leader.barrier.open.is_some() {
+        if matches!(&self.role, Role::Leader(leader) if leader.barrier.open.is_some()) {
             return;
         }
+        let missing: BTreeSet<_> = self.maximal().filter(|member| *member != cx.me).cloned().collect();
+        let (index, members) = (self.commit, missing.len() + 1);
+        let Role::Leader(leader) = &mut self.role else { return };
         leader.barrier.round += 1;
         let round = leader.barrier.round;
         leader.barrier.open = Some(Open { index, missing, members, opened_at: cx.now, sent_at: cx.now });

@@ -51,6 +51,14 @@ struct Machine {
 }
 
 impl Lab {
+    /// Three members, of which c is cut off once it has everything.
+    pub(super) fn without_c() -> Self {
+        let mut lab = Self::led_by("a", &["a", "b", "c"]);
+        lab.settle();
+        lab.cut("c");
+        lab
+    }
+
     pub(super) fn led_by(leader: &str, nodes: &[&str]) -> Self {
         let mut lab = Self {
             now: Instant::at(Duration::from_secs(100)),
@@ -343,6 +351,10 @@ impl Lab {
     fn key(&self, name: &str) -> ReplicaKey {
         let replica = self.topology.partitions[0].replica(&node(name)).expect("a replica");
         ReplicaKey { partition: P0, uid: replica.uid }
+    }
+
+    pub(super) fn is_done(&self, write: &(NodeId, RequestId)) -> bool {
+        matches!(self.outcome(write), Some(WriteOutcome::Done { .. }))
     }
 
     pub(super) fn outcome(&self, write: &(NodeId, RequestId)) -> Option<WriteOutcome> {

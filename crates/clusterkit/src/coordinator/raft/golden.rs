@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clusterkit_core::control::{Command, ControlState, Registration};
 use clusterkit_core::id::{BootId, ClusterId, NodeId, StoreId};
-use clusterkit_core::topology::{Cluster, ClusterConfig, RaftRole};
+use clusterkit_core::topology::{Cluster, ClusterConfig};
 use clusterkit_storage::disk::SimDisk;
 use clusterkit_wire::versioned;
 use openraft::raft::{
@@ -50,20 +50,14 @@ fn forming() -> Command {
     let config = ClusterConfig { partition_count: 2, ..ClusterConfig::default() };
     let cluster = Cluster { id: ClusterId(0xabcd), name: "prod".to_owned(), config };
     let registration = Registration {
-        node: NodeId::new("node-1").expect("a valid id"),
-        store: StoreId(1),
-        boot: BootId(7),
-        damaged: false,
-        replicas_damaged: BTreeMap::new(),
-        node_addr: "node-1:7000".to_owned(),
-        public_addr: "node-1:8080".to_owned(),
-        zone: None,
-        weight: 1,
-        role: RaftRole::Voter,
-        holds_data: true,
         reports_position: true,
         software: "0.1.0".to_owned(),
-        metadata: BTreeMap::new(),
+        ..Registration::new(
+            NodeId::new("node-1").expect("a valid id"),
+            StoreId(1),
+            BootId(7),
+            ["node-1:7000", "node-1:8080"].map(str::to_owned),
+        )
     };
     Command::form_cluster(cluster, vec![registration]).expect("it is within the limits")
 }
