@@ -14,7 +14,7 @@ use clusterkit_core::replica::{
 };
 use clusterkit_storage::disk::{Disk, RealDisk};
 use std::collections::BTreeMap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +23,7 @@ use crate::error::{QueryError, WriteError};
 use crate::events::EventHub;
 use crate::gateway::Gateway;
 use crate::hooks::Hooks;
-use crate::limits::INBOX_MAX;
+use crate::limits::{INBOX_MAX, REQUESTS_MAX};
 use crate::machine::StateMachine;
 use crate::messages::Messages;
 use crate::options::{Answered, ReadOptions, WriteOptions, Written};
@@ -150,6 +150,7 @@ impl Data {
             events: EventHub::default(),
             incoming: Incoming::default(),
             gateway: Gateway::default(),
+            requests: Semaphore::new(REQUESTS_MAX),
             node: OnceLock::new(),
             running: watch::Sender::new(false),
             tracker: TaskTracker::new(),

@@ -101,6 +101,8 @@ pub(crate) struct Engine {
     reads: BTreeMap<ReadId, PendingRead>,
     outbox: BTreeMap<NodeId, Notice>,
     wishes: BTreeSet<WishKey>,
+    /// Partitions that it said to be stalled, and how far they were committed then.
+    stalled: BTreeMap<PartitionId, u64>,
     snapshots: Arc<Semaphore>,
     awaiting_active: Vec<(PartitionId, Epoch, oneshot::Sender<bool>)>,
     awaiting_adopted: Vec<(PartitionId, PartitionVersion, oneshot::Sender<()>)>,
@@ -121,6 +123,7 @@ impl Engine {
             reads: BTreeMap::new(),
             outbox: BTreeMap::new(),
             wishes: BTreeSet::new(),
+            stalled: BTreeMap::new(),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             awaiting_active: Vec::new(),
             awaiting_adopted: Vec::new(),
@@ -265,7 +268,12 @@ impl Engine {
             }
             Input::SnapshotSent { key, to } => self.replicas.handle_snapshot_ended(key, &to),
             Input::SnapshotReceived { header, reply } => {
-                drop(reply.send(self.replicas.handle_snapshot(now, wall_ms, &header)));
+                let installs = self.replicas.handle_snapshot(now, wall_ms, &header);
+                if installs {
+                    self.shared.events.forget(header.partition);
+                }
+                // Whoever brought it may have given up.
+                let _ = reply.send(installs);
             }
             Input::Status { partition, reply } => drop(reply.send(self.replicas.status(now, partition))),
             Input::WishEnded { key } => drop(self.wishes.remove(&key)),
@@ -406,6 +414,7 @@ impl Engine {
         }
         let kept = &self.writers_all;
         self.answers.retain(|(partition, _), _| kept.contains_key(partition));
+        self.look_at_stalled();
         self.tell_those_who_wait();
     }
 
@@ -485,9 +494,7 @@ impl Engine {
             Wish::Handoff { partition, version, .. } => (*partition, *version, 0),
             Wish::Resign { partition, version, .. } => (*partition, *version, 1),
             Wish::SetInSync(proposal) => (proposal.partition, proposal.version, 2),
-            Wish::Stalled { partition, epoch, .. } => {
-                return self.node.report_no_progress(*partition, *epoch);
-            }
+            Wish::Stalled { partition, epoch, .. } => return self.say_stalled(*partition, *epoch),
         };
         // It is repeated until the record moves on.
         if self.wishes.len() >= WISHES_MAX || !self.wishes.insert(key) {
@@ -510,6 +517,28 @@ impl Engine {
                 tracing::debug!(target: "clusterkit::data", partition = %key.0, %error, "a wish was not followed");
             }
             shared.tell(Input::WishEnded { key }).await;
+        });
+    }
+
+    fn say_stalled(&mut self, partition: PartitionId, epoch: Epoch) {
+        if let Some(status) = self.replicas.status(self.shared.clock.now(), partition) {
+            self.stalled.insert(partition, status.commit);
+            self.node.report_no_progress(partition, epoch);
+        }
+    }
+
+    /// Takes back what it said of partitions that get on again.
+    fn look_at_stalled(&mut self) {
+        let now = self.shared.clock.now();
+        let (replicas, node) = (&self.replicas, &self.node);
+        self.stalled.retain(|partition, commit| {
+            let status = replicas.status(now, *partition);
+            let leads = |status: &ReplicaStatus| matches!(status.role, RoleStatus::Leader { .. });
+            let is_stalled = status.is_some_and(|status| leads(&status) && status.commit == *commit);
+            if !is_stalled {
+                node.report_progress(*partition);
+            }
+            is_stalled
         });
     }
 

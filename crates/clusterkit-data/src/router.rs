@@ -45,6 +45,7 @@ impl<'a> Router<'a> {
         entry: Entry,
         options: &WriteOptions,
     ) -> Result<Written, WriteError> {
+        let Ok(_place) = self.shared.requests.try_acquire() else { return Err(WriteError::Overloaded) };
         let deadline = self.shared.clock.now() + options.deadline.min(DEADLINE_MAX);
         match entry {
             Entry::Write { request: None, payload } if options.repeat && options.ack != Ack::Leader => {
@@ -220,7 +221,10 @@ impl<'a> Router<'a> {
             Ok(Some(Response::Written(Err(WriteError::Stopped)))) => Attempt::Again(WriteError::Unavailable),
             Ok(Some(Response::Written(result))) => Attempt::Done(result),
             Ok(_) => Attempt::Again(WriteError::Unavailable),
-            Err(MessageError::TooLarge { bytes, limit }) => Attempt::Done(Err(WriteError::TooLarge { bytes, limit })),
+            Err(MessageError::TooLarge { bytes, bytes_max: limit }) => {
+                Attempt::Done(Err(WriteError::TooLarge { bytes, limit }))
+            }
+            Err(MessageError::NotReady | MessageError::NotTaken) => Attempt::Again(WriteError::Unavailable),
             Err(error) if error.was_sent() => Attempt::Done(Err(WriteError::OutcomeUnknown)),
             Err(_) => Attempt::Again(WriteError::Unavailable),
         }
@@ -236,6 +240,7 @@ impl Router<'_> {
         question: Bytes,
         options: &ReadOptions,
     ) -> Result<Answered, QueryError> {
+        let Ok(_place) = self.shared.requests.try_acquire() else { return Err(QueryError::Overloaded) };
         let deadline = self.shared.clock.now() + options.deadline.min(DEADLINE_MAX);
         let node = self.node(deadline).await.ok_or(QueryError::Unavailable)?;
         let mut topology = node.watch();

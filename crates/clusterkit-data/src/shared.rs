@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use clusterkit::ClusterKit;
 use clusterkit::net::Clock;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventHub,
     pub(crate) incoming: Incoming,
     pub(crate) gateway: Gateway,
+    /// Requests of clients that may be under way.
+    pub(crate) requests: Semaphore,
     /// The node, once it takes part in its cluster.
     pub(crate) node: OnceLock<ClusterKit>,
     pub(crate) running: watch::Sender<bool>,

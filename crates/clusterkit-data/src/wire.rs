@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use clusterkit_core::id::PartitionId;
-use clusterkit_core::replica::{Ack, Entry, Message, SessionRequest, SnapshotHeader};
+use clusterkit_core::replica::{Ack, Entry, Message, SnapshotHeader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{QueryError, WriteError};
@@ -43,13 +43,6 @@ pub(crate) enum Response {
     Snapshot(bool),
     /// The request was not understood.
     Refused,
-}
-
-impl Request {
-    /// A write of a client.
-    pub(crate) fn payload(payload: Bytes, request: Option<SessionRequest>) -> Entry {
-        Entry::Write { request, payload }
-    }
 }
 
 pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {
