@@ -278,6 +278,18 @@ impl Data {
         self.shared.node.get()?.partition(key)
     }
 
+    /// How many partitions there are; `None` before the cluster formed.
+    #[must_use]
+    pub fn partition_count(&self) -> Option<u32> {
+        Some(self.shared.node.get()?.config()?.partition_count)
+    }
+
+    /// The node that they are part of; `None` before it took part in its cluster.
+    #[must_use]
+    pub fn node(&self) -> Option<&ClusterKit> {
+        self.shared.node.get()
+    }
+
     /// The epoch under which a partition is led, as this node knows.
     #[must_use]
     pub fn epoch(&self, partition: PartitionId) -> Option<Epoch> {
