@@ -2,5 +2,6 @@
 //! with no acknowledged write lost.
 
 mod machine;
+pub(crate) mod storage;
 
 pub use machine::{Entry, Question, StateMachine, Transaction, View};

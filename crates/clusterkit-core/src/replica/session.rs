@@ -37,11 +37,16 @@ pub struct SessionConfig {
     pub mistakes: Mistakes,
 }
 
+impl SessionConfig {
+    /// What `answers_max` is unless somebody says otherwise.
+    pub const ANSWERS_MAX_DEFAULT: usize = 64;
+}
+
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             sessions_max: 4_096,
-            answers_max: 64,
+            answers_max: Self::ANSWERS_MAX_DEFAULT,
             answers_bytes_max: 4 << 20,
             idle_max: Duration::from_mins(10),
             mistakes: Mistakes::default(),
@@ -152,6 +157,12 @@ impl Sessions {
             sessions: touched.sessions.into_iter().map(session).collect(),
             answers: touched.answers.into_iter().map(answer).collect(),
         }
+    }
+
+    /// How many rows [`take_changes`](Self::take_changes) would name.
+    #[must_use]
+    pub fn changed_count(&self) -> usize {
+        self.touched.as_ref().map_or(0, |touched| touched.sessions.len() + touched.answers.len())
     }
 
     /// The next record, at `offset`.
@@ -434,6 +445,7 @@ mod tests {
             if choice == 15 {
                 rows.write(table.sessions.take_changes());
                 assert_eq!(rows.restored(), table.sessions, "step {step}");
+                assert_eq!(table.sessions.changed_count(), 0);
                 assert_eq!(table.sessions.take_changes(), SessionChanges::default());
             }
         }
