@@ -56,7 +56,7 @@ pub use self::mistake::{Mistake, Mistakes};
 pub use self::record::{
     EPOCHS_MAX, Entry, EpochIndex, LogTime, RECORD_BYTES, Record, SessionId, SessionRequest,
 };
-pub use self::session::{SessionConfig, Sessions, Verdict};
+pub use self::session::{SESSIONS_ENDED_MAX, SessionChanges, SessionConfig, SessionRow, Sessions, Verdict};
 use self::support::Support;
 use crate::handoff::Position;
 use crate::id::{Incarnation, NodeId};

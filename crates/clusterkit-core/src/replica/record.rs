@@ -107,7 +107,7 @@ impl EpochIndex {
     }
 
     /// Notes that the record at `offset`, the next one of the log, is of `epoch`.
-    pub(super) fn note(&mut self, epoch: Epoch, offset: u64) {
+    pub fn note(&mut self, epoch: Epoch, offset: u64) {
         if self.last() >= epoch {
             return;
         }
