@@ -51,7 +51,12 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// A command at a place, for tests of a state machine.
     #[must_use]
-    pub fn new(partition: PartitionId, (epoch, offset): (Epoch, u64), time: LogTime, command: &'a Bytes) -> Self {
+    pub fn new(
+        partition: PartitionId,
+        (epoch, offset): (Epoch, u64),
+        time: LogTime,
+        command: &'a Bytes,
+    ) -> Self {
         Self { partition, offset, epoch, time, command }
     }
 }
@@ -224,8 +229,9 @@ impl<'a> Transaction<'a> {
         self.changes.len()
     }
 
-    /// What was told to those who watch since the last call.
-    pub(crate) fn take_events(&mut self) -> Vec<Bytes> {
+    /// What was told to those who watch since the last call. Of interest to tests of state machines.
+    #[must_use]
+    pub fn take_events(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.events)
     }
 
@@ -342,7 +348,8 @@ mod tests {
         state.delete("c");
         let (mut all, mut last) = (Vec::new(), Bytes::new());
         loop {
-            let query = Query { start: Excluded(&last[..]), end: Included(b"g"), entries_max: 2, ..Query::default() };
+            let query =
+                Query { start: Excluded(&last[..]), end: Included(b"g"), entries_max: 2, ..Query::default() };
             let found = state.range(&query).expect("reads");
             all.extend(keys(&found).iter().map(|key| (*key).to_owned()));
             let Some((key, _)) = found.entries.last().filter(|_| !found.is_complete) else { break };
