@@ -64,7 +64,7 @@ fn what_is_removed_does_not_depend_on_what_the_batch_did_before() {
     let mut commands: Vec<Command> =
         ["a", "c", "e", "g", "i"].map(|key| Command::Write(Write::put(key, "1"))).to_vec();
     commands.push(Command::Write(Write::delete("c")));
-    commands.push(Command::Write(Write::put("b", "1")));
+    commands.push(Command::Write(Write::delete("e")));
     commands.push(prefix);
     let run = |pieces: &[usize]| {
         let (mut lab, mut rest) = (Lab::default(), &commands[..]);
