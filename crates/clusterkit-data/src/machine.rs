@@ -229,8 +229,9 @@ impl<'a> Transaction<'a> {
         self.changes.len()
     }
 
-    /// What was told to those who watch since the last call.
-    pub(crate) fn take_events(&mut self) -> Vec<Bytes> {
+    /// What was told to those who watch since the last call. Of interest to tests of state machines.
+    #[must_use]
+    pub fn take_events(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.events)
     }
 
