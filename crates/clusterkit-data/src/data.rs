@@ -1,8 +1,9 @@
 //! The handle of a node's replicated partitions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use clusterkit_core::replica::{
     Ack, Config, Entry, Recovered, ReplicaKey, ReplicaStatus, Replicas, SessionConfig, SessionId,
 };
 use clusterkit_storage::disk::{Disk, RealDisk};
-use std::collections::BTreeMap;
+use clusterkit_storage::{shared_log, state_store};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +31,7 @@ use crate::options::{Answered, ReadOptions, WriteOptions, Written};
 use crate::router::Router;
 use crate::shared::{Shared, StorageInbox};
 use crate::snapshots::Incoming;
-use crate::storage::{NodeStorage, OpenError, StorageError, StorageOptions};
+use crate::storage::{self, NodeStorage, OpenError, StateOptions, StorageError};
 use crate::watch::Watch;
 
 /// How a node keeps its replicated partitions.
@@ -109,7 +110,7 @@ pub struct Data {
 
 /// What the engine is begun with, once.
 struct Begin {
-    inbox: std::sync::Mutex<Option<(mpsc::Receiver<Input>, BTreeMap<ReplicaKey, Recovered>)>>,
+    inbox: Mutex<Option<(mpsc::Receiver<Input>, BTreeMap<ReplicaKey, Recovered>)>>,
     config: Config,
     started_at: clusterkit_core::time::Instant,
 }
@@ -130,21 +131,28 @@ impl Data {
     pub fn open(options: Options, machine: impl StateMachine) -> Result<Self, OpenError> {
         let Options { dir, replicas: config, sessions, memory, clock, disk } = options;
         let started_at = clock.now();
+        let state = if memory { StateOptions::Memory } else { StateOptions::Disk(state_store::Options::default()) };
+        let (identity, salt) = (random()?, random()?);
+        let log = shared_log::Options::new(salt as u64);
+        let opened = NodeStorage::open(&disk, &dir, &storage::Options { identity, log, state })?;
+        if !opened.unnamed.is_empty() {
+            let uids = &opened.unnamed;
+            tracing::warn!(target: "clusterkit::data", ?uids, "damaged replicas of unknown partitions; they are copied anew if they are placed here");
+        }
         let storage_events = Arc::new(StorageInbox::default());
         let sink = storage_events.clone();
-        let opened = NodeStorage::open(
-            disk,
-            &dir,
-            StorageOptions { memory, sessions },
-            Arc::new(machine),
-            Arc::new(move |event| sink.push(event)),
-        )?;
+        let machine: Arc<dyn StateMachine> = Arc::new(machine);
+        let tell = Arc::new(move |event| sink.push(event));
+        let storage = opened.storage.start(&machine, &sessions, tell).map_err(OpenError::Threads)?;
+        let damaged = opened.recovered.iter().filter(|(_, recovered)| recovered.is_damaged());
+        let damaged = damaged.map(|(key, _)| (key.partition, key.uid)).collect();
         let (inbox, inputs) = mpsc::channel(INBOX_MAX);
         let shared = Arc::new(Shared {
             clock,
-            log: opened.storage.log(),
-            states: opened.storage.states(),
-            storage: opened.storage,
+            log: storage.log.clone(),
+            states: storage.states.clone(),
+            snapshots: storage.snapshots.clone(),
+            storage: Mutex::new(Some(storage)),
             storage_events,
             inbox,
             events: EventHub::default(),
@@ -157,8 +165,8 @@ impl Data {
             stop: CancellationToken::new(),
             failure: watch::Sender::new(None),
         });
-        let begin = Begin { inbox: std::sync::Mutex::new(Some((inputs, opened.recovered))), config, started_at };
-        Ok(Self { shared, begin: Arc::new(OnceLock::from(begin)), damaged: Arc::new(opened.damaged) })
+        let begin = Begin { inbox: Mutex::new(Some((inputs, opened.recovered))), config, started_at };
+        Ok(Self { shared, begin: Arc::new(OnceLock::from(begin)), damaged: Arc::new(damaged) })
     }
 
     /// Gives the node its hooks, what it hears from others, and what is damaged.
@@ -205,7 +213,11 @@ impl Data {
     /// The failure of the disk. The node has to be started anew, and others serve meanwhile.
     pub async fn stopped(&self) -> Result<(), Arc<StorageError>> {
         self.shared.stop.cancelled().await;
-        self.shared.storage.stop().await;
+        self.shared.tracker.close();
+        self.shared.tracker.wait().await;
+        let storage = self.shared.storage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropping it waits for its threads.
+        drop(tokio::task::spawn_blocking(move || drop(storage)).await);
         self.shared.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
@@ -295,4 +307,10 @@ impl Data {
     pub fn epoch(&self, partition: PartitionId) -> Option<Epoch> {
         Some(self.shared.node.get()?.partition_info(partition)?.epoch)
     }
+}
+
+fn random() -> Result<u128, OpenError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(OpenError::Randomness)?;
+    Ok(u128::from_le_bytes(bytes))
 }

@@ -18,12 +18,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{QueryError, WriteError};
 use crate::limits::{
-    LOG_QUEUE_BYTES_MAX, NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX,
+    NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX,
 };
 use crate::options::{Answered, Written};
 use crate::shared::Shared;
 use crate::snapshots;
-use crate::storage::{Answer, LogInput, StateInput, StorageEvent};
+use crate::storage::{Answer, EvaluateError, LogInput, QUEUED_BYTES_MAX, StateInput, StorageEvent};
 use crate::wire::Notice;
 
 /// What reaches the engine, besides topologies and what its storage says.
@@ -106,6 +106,8 @@ pub(crate) struct Engine {
     snapshots: Arc<Semaphore>,
     awaiting_active: Vec<(PartitionId, Epoch, oneshot::Sender<bool>)>,
     awaiting_adopted: Vec<(PartitionId, PartitionVersion, oneshot::Sender<()>)>,
+    /// Partitions of which more was committed since that was noted.
+    moved: BTreeSet<PartitionId>,
     sweep_at: Instant,
 }
 
@@ -127,6 +129,7 @@ impl Engine {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             awaiting_active: Vec::new(),
             awaiting_adopted: Vec::new(),
+            moved: BTreeSet::new(),
         }
     }
 
@@ -177,6 +180,18 @@ impl Engine {
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
             self.sweep();
+            self.note_commits();
+        }
+    }
+
+    /// Has the log note how far it is committed, where that moved.
+    fn note_commits(&mut self) {
+        let now = self.shared.clock.now();
+        for partition in std::mem::take(&mut self.moved) {
+            if let Some(status) = self.replicas.status(now, partition) {
+                let (key, commit) = (status.key, status.commit_durable);
+                self.shared.log.push(LogInput::NoteCommit { key, commit });
+            }
         }
     }
 
@@ -217,6 +232,7 @@ impl Engine {
         match event {
             StorageEvent::Applied { key, end, answers, events } => {
                 self.note_answers(key.partition, answers);
+                self.moved.insert(key.partition);
                 self.shared.events.publish(key.partition, end, events);
                 self.replicas.handle_applied(now, wall_ms, key, end);
             }
@@ -285,7 +301,8 @@ impl Engine {
 impl Engine {
     fn propose(&mut self, partition: PartitionId, write: Write, reply: WriteReply) {
         let ack = write.ack;
-        let outcome = if self.shared.log.queued_bytes() > LOG_QUEUE_BYTES_MAX {
+        let queued = self.shared.log.queued_bytes().max(self.shared.states.queued_bytes());
+        let outcome = if queued > QUEUED_BYTES_MAX {
             Err(ProposeError::Overloaded)
         } else {
             self.replicas.propose(self.shared.clock.now(), partition, write)
@@ -374,7 +391,7 @@ impl Engine {
         QueryError::NotLeader { leader, epoch: record.map_or(Epoch(0), |record| record.epoch) }
     }
 
-    fn finish_read(&mut self, read: ReadId, answer: Result<Bytes, crate::storage::EvaluationError>) {
+    fn finish_read(&mut self, read: ReadId, answer: Result<Bytes, EvaluateError>) {
         let (now, wall_ms) = self.time();
         match self.replicas.finish_read(now, wall_ms, read) {
             ReadOutcome::Again | ReadOutcome::Gone => {}

@@ -7,8 +7,6 @@ use std::time::Duration;
 pub(crate) const INBOX_MAX: usize = 8_192;
 /// What the engine takes at a time before it carries out what follows from it.
 pub(crate) const TURN_MAX: usize = 512;
-/// Bytes on their way to the log above which writes are refused.
-pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one notice to another node; a single message may have more.
 pub(crate) const NOTICE_BYTES_MAX: usize = 1 << 20;
 /// Wishes to the control plane that are under way at once.

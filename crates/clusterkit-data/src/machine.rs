@@ -6,6 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::replica::LogTime;
+use clusterkit_storage::limits::{STATE_BATCH_BYTES_MAX, STATE_ENTRIES_MAX};
 use clusterkit_storage::state_store::{Change, Found, Order, Query, ReplicaKey, StateError, StateStore};
 
 /// The state of a partition, as the commands in its log make it.
@@ -175,31 +176,43 @@ impl<'a> Transaction<'a> {
         self.events.push(event.into());
     }
 
-    /// Entries in the order of their keys, with what was changed before. May give fewer than asked for; then
-    /// `is_complete` says so, and the next query goes on behind the last key.
+    /// Entries in the order of their keys, with what was changed before: as many as the query allows, on every replica
+    /// alike, however its commands were gathered into batches.
     ///
     /// # Errors
     ///
     /// What the store says.
     pub fn range(&self, query: &Query<'_>) -> Result<Found, StateError> {
-        let mut found = self.view.range(query)?;
-        while !self.overlay(query, &mut found) {
-            let last = found.entries.pop().map(|(key, _)| key).unwrap_or_default();
-            let rest = match query.order {
-                Order::Ascending => Query { start: Bound::Excluded(&last), ..query.clone() },
-                Order::Descending => Query { end: Bound::Excluded(&last), ..query.clone() },
+        let entries_max = query.entries_max.clamp(1, STATE_ENTRIES_MAX);
+        let bytes_max = query.bytes_max.min(STATE_BATCH_BYTES_MAX);
+        let (mut entries, mut bytes): (Vec<(Bytes, Bytes)>, usize) = (Vec::new(), 0);
+        let own = |bound: Bound<&[u8]>| bound.map(Bytes::copy_from_slice);
+        let (mut start, mut end) = (own(query.start), own(query.end));
+        loop {
+            let rest = Query { start: as_slice(&start), end: as_slice(&end), ..query.clone() };
+            let found = self.view.range(&rest)?;
+            for (key, value) in self.overlay(&rest, &found) {
+                bytes += key.len() + value.len();
+                if entries.len() == entries_max || bytes > bytes_max && !entries.is_empty() {
+                    return Ok(Found { entries, is_complete: false });
+                }
+                entries.push((key, value));
+            }
+            let Some((last, _)) = found.entries.last().filter(|_| !found.is_complete) else {
+                return Ok(Found { entries, is_complete: true });
             };
-            found = self.view.range(&rest)?;
+            match query.order {
+                Order::Ascending => start = Bound::Excluded(last.clone()),
+                Order::Descending => end = Bound::Excluded(last.clone()),
+            }
         }
-        Ok(found)
     }
 
-    /// Puts what was changed over what the store has. Not if nothing of it would be left although there is more: a
-    /// reader could not tell where to go on.
-    fn overlay(&self, query: &Query<'_>, found: &mut Found) -> bool {
+    /// What was changed, over what the store has of the part that `found` speaks of.
+    fn overlay(&self, query: &Query<'_>, found: &Found) -> Vec<(Bytes, Bytes)> {
         let (start, end) = covered(query, found);
         let mut entries: BTreeMap<Bytes, Bytes> = found.entries.iter().cloned().collect();
-        let bounds = (start.as_ref().map(Bytes::as_ref), end.as_ref().map(Bytes::as_ref));
+        let bounds = (as_slice(&start), as_slice(&end));
         if !is_empty(bounds) {
             for (key, change) in self.changes.range::<[u8], _>(bounds) {
                 match change {
@@ -208,15 +221,10 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        if entries.is_empty() && !found.is_complete {
-            return false;
+        match query.order {
+            Order::Ascending => entries.into_iter().collect(),
+            Order::Descending => entries.into_iter().rev().collect(),
         }
-        found.entries = entries.into_iter().collect();
-        if query.order == Order::Descending {
-            found.entries.reverse();
-        }
-        cut(found, query);
-        true
     }
 
     /// Bytes of keys and values that were changed.
@@ -258,14 +266,6 @@ fn covered(query: &Query<'_>, found: &Found) -> (Bound<Bytes>, Bound<Bytes>) {
         (false, Some(last), Order::Ascending) => (start, Bound::Included(last)),
         (false, Some(last), Order::Descending) => (Bound::Included(last), end),
         _ => (start, end),
-    }
-}
-
-/// With what was changed it may be more than was asked for.
-fn cut(found: &mut Found, query: &Query<'_>) {
-    if found.entries.len() > query.entries_max.max(1) {
-        found.entries.truncate(query.entries_max.max(1));
-        found.is_complete = false;
     }
 }
 
@@ -370,6 +370,25 @@ mod tests {
         };
         check(Order::Ascending, "b");
         check(Order::Descending, "b");
+    }
+
+    /// Replicas that gather commands into other batches must see the same.
+    #[test]
+    fn what_a_range_gives_does_not_depend_on_what_is_in_the_batch() {
+        let keys = ["a", "b", "c", "d", "e", "f"];
+        let whole = store(&keys);
+        let half = store(&keys[..3]);
+        let mut batch = Transaction::new(View::new(&half, REPLICA));
+        keys[3..].iter().for_each(|key| batch.put(*key, *key));
+        for entries_max in 1..8 {
+            for bytes_max in 1..14 {
+                for order in [Order::Ascending, Order::Descending] {
+                    let query = Query { entries_max, bytes_max, order, ..Query::default() };
+                    let expected = Transaction::new(View::new(&whole, REPLICA)).range(&query).expect("reads");
+                    assert_eq!(batch.range(&query).expect("reads"), expected, "{query:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,14 +14,16 @@ use crate::engine::Input;
 use crate::events::EventHub;
 use crate::gateway::Gateway;
 use crate::snapshots::Incoming;
-use crate::storage::{LogQueue, NodeStorage, StateQueue, StorageError, StorageEvent};
+use crate::storage::{LogQueue, Running, Snapshots, StateQueue, StorageError, StorageEvent};
 
 /// See the [module](self).
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) storage: NodeStorage,
+    /// Until everything has ended.
+    pub(crate) storage: Mutex<Option<Running>>,
     pub(crate) log: LogQueue,
     pub(crate) states: StateQueue,
+    pub(crate) snapshots: Snapshots,
     pub(crate) storage_events: Arc<StorageInbox>,
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) events: EventHub,

@@ -18,7 +18,7 @@ use crate::limits::{
     SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_TIMEOUT, SNAPSHOT_SILENCE_MAX, SNAPSHOTS_MAX,
 };
 use crate::shared::Shared;
-use crate::storage::{SnapshotReader, SnapshotReceiver};
+use crate::storage::{Receiver, SnapshotReader};
 use crate::wire::{self, Request, Response, WireDigest};
 
 /// Sends the state of a replica to a follower; whether it arrives is seen by what the follower says next.
@@ -35,12 +35,12 @@ async fn try_send(
     to: &NodeId,
 ) -> Result<(), &'static str> {
     let opener = shared.clone();
-    let opened = spawn_blocking(move || opener.storage.open_snapshot(key)).await;
+    let opened = spawn_blocking(move || opener.snapshots.open_snapshot(key)).await;
     let opened = opened.map_err(|_| "it could not be opened")?.map_err(|_| "it could not be read")?;
-    let mut reader = opened.ok_or("there is no state")?;
-    let digest = reader.digest();
+    let (end, mut reader) = opened.ok_or("there is no state")?;
+    let digest = WireDigest::from(reader.digest());
     let (reply, header) = oneshot::channel();
-    shared.tell(Input::SnapshotHeader { key, to: to.clone(), end: digest.index, reply }).await;
+    shared.tell(Input::SnapshotHeader { key, to: to.clone(), end, reply }).await;
     let header = header.await.ok().flatten().ok_or("nobody waits for it any more")?;
     let transfer = shared.incoming.transfer_next();
     let line = Line { shared, node, to };
@@ -109,7 +109,7 @@ struct Receiving {
     header: SnapshotHeader,
     digest: WireDigest,
     /// Away while a piece is being stored.
-    receiver: Option<SnapshotReceiver>,
+    receiver: Option<Receiver>,
     number_next: u64,
     bytes: u64,
     heard_at: Instant,
@@ -164,7 +164,7 @@ impl Incoming {
             }
         }
         let opener = shared.clone();
-        let opened = spawn_blocking(move || opener.storage.begin_install(key)).await;
+        let opened = spawn_blocking(move || opener.snapshots.begin_install(key)).await;
         let Ok(Ok(receiver)) = opened else { return false };
         let receiving = Receiving {
             from,
@@ -208,7 +208,7 @@ impl Incoming {
         shared: &Shared,
         transfer: (&NodeId, u64),
         number: u64,
-    ) -> Option<(ReplicaKey, SnapshotReceiver)> {
+    ) -> Option<(ReplicaKey, Receiver)> {
         let mut state = self.state();
         let (key, receiving) = state.receiving.iter_mut().find(|(_, receiving)| receiving.is(transfer))?;
         if receiving.number_next != number {
@@ -226,13 +226,13 @@ impl Incoming {
             key.and_then(|key| state.receiving.remove(&key))
         };
         let Some(Receiving { header, digest, receiver: Some(receiver), .. }) = ended else { return false };
-        receiver.ready(digest, header.clone());
+        receiver.ready(digest.into());
         let (reply, installs) = oneshot::channel();
-        let key = ReplicaKey { partition: header.partition, uid: header.uid };
+        let (key, end) = (ReplicaKey { partition: header.partition, uid: header.uid }, header.end);
         shared.tell(Input::SnapshotReceived { header, reply }).await;
         let installs = installs.await.unwrap_or(false);
         if !installs {
-            shared.storage.discard_install(key);
+            shared.snapshots.discard(key, end);
         }
         installs
     }

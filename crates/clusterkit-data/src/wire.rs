@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use clusterkit_core::id::PartitionId;
 use clusterkit_core::replica::{Ack, Entry, Message, SnapshotHeader};
+use clusterkit_storage::state_store::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{QueryError, WriteError};
@@ -32,6 +33,18 @@ pub(crate) struct WireDigest {
     pub(crate) index: u64,
     pub(crate) entries: u64,
     pub(crate) sum: u128,
+}
+
+impl From<Digest> for WireDigest {
+    fn from(digest: Digest) -> Self {
+        Self { index: digest.applied_index, entries: digest.entries, sum: digest.sum }
+    }
+}
+
+impl From<WireDigest> for Digest {
+    fn from(digest: WireDigest) -> Self {
+        Self { applied_index: digest.index, entries: digest.entries, sum: digest.sum }
+    }
 }
 
 /// The answer to a [`Request`].

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clusterkit_core::replica::{FetchToken, LogChange, LogOp, Record, ReplicaKey, SnapshotHeader};
 use clusterkit_storage::shared_log::{
     AppendError, ChangeError, CompactError, FinishedUpkeep, Log, PendingRead, PendingUpkeep, ReadError,
-    SharedLog, StreamId, SyncError, UpkeepError,
+    SharedLog, StreamId, LogError, UpkeepError,
 };
 use clusterkit_storage::state_store::{InstallError, ReplicaKey as StateKey};
 use tracing::warn;
@@ -158,7 +158,7 @@ impl LogWorker {
     /// # Errors
     ///
     /// What was not told to be durable may not be.
-    pub(crate) fn close(self) -> Result<(), SyncError> {
+    pub(crate) fn close(self) -> Result<(), LogError> {
         if self.shared.has_failed() { Ok(()) } else { self.log.close() }
     }
 
@@ -442,7 +442,7 @@ impl ReadErrand {
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Disk(_) | AppendError::Poisoned => Self::Failed(StorageError::Append(error)),
+            AppendError::Log(_) => Self::Failed(StorageError::Append(error)),
             AppendError::DiskFull(_) | AppendError::SegmentsFull => {
                 Self::Failed(StorageError::LogFull(LogFull::Append(error)))
             }
@@ -454,7 +454,7 @@ impl From<AppendError> for Refusal {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::Disk(_) | ChangeError::Poisoned => Self::Failed(StorageError::Change(error)),
+            ChangeError::Log(_) => Self::Failed(StorageError::Change(error)),
             ChangeError::DiskFull(_) | ChangeError::SegmentsFull | ChangeError::TableFull { .. } => {
                 Self::Failed(StorageError::LogFull(LogFull::Change(error)))
             }

@@ -37,8 +37,6 @@
 //! - What is damaged takes its replicas out of service, with one [`StorageEvent::Damaged`] each, and no other. Their
 //!   states are given up, so that they are still damaged after a restart.
 
-#![allow(dead_code, unused_imports, reason = "the engine that uses it is not there yet")]
-
 mod codec;
 mod limits;
 mod log_worker;
@@ -58,14 +56,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clusterkit_core::replica::{FetchToken, LogOp, ReadId, Record, ReplicaKey};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CompactError, ReadError, SyncError, UpkeepError,
+    AppendError, ChangeError, CompactError, ReadError, LogError, UpkeepError,
 };
 use clusterkit_storage::state_store::{ApplyError, StateError};
 
 pub(crate) use self::limits::QUEUED_BYTES_MAX;
 pub(crate) use self::log_worker::{Errand, LogInput, LogWorker};
 pub(crate) use self::maintenance::Maintenance;
-pub(crate) use self::open::{NodeStorage, OpenError, Opened, Options, StateOptions};
+pub use self::open::OpenError;
+pub(crate) use self::open::{NodeStorage, Options, StateOptions};
 pub(crate) use self::queue::{LogQueue, StateQueue};
 pub(crate) use self::snapshot::{Receiver, SnapshotReader, Snapshots};
 pub(crate) use self::state_worker::{StateInput, StateWorker};
@@ -155,7 +154,8 @@ pub(crate) enum EvaluateError {
 
 /// Why everything has stopped.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StorageError {
+#[non_exhaustive]
+pub enum StorageError {
     /// Records could not be appended, or may have been.
     #[error("records could not be appended to the log")]
     Append(#[source] AppendError),
@@ -183,7 +183,7 @@ pub(crate) enum StorageError {
     StateFull(#[source] ApplyError),
     /// What was written may not be durable.
     #[error("the log could not be synced")]
-    Sync(#[source] SyncError),
+    Sync(#[source] LogError),
     /// Segments could not be prepared or freed.
     #[error("segments of the log could not be prepared or freed")]
     Upkeep(#[source] UpkeepError),
@@ -191,7 +191,8 @@ pub(crate) enum StorageError {
 
 /// What had no room in the log.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LogFull {
+#[non_exhaustive]
+pub enum LogFull {
     /// Records.
     #[error(transparent)]
     Append(AppendError),

@@ -9,7 +9,7 @@ use clusterkit_core::replica::{LogTime, Recovered, ReplicaKey, SessionConfig};
 use clusterkit_storage::checked::{ReadFileError, WriteFileError, read_checked, write_checked};
 use clusterkit_storage::disk::{Disk, DiskError, DiskLock, LockError};
 use clusterkit_storage::shared_log::{
-    self, ChangeError, Log, ReadError, SharedLog, StreamId, StreamStatus, SyncError,
+    self, ChangeError, Log, ReadError, SharedLog, StreamId, StreamStatus, LogError,
 };
 use clusterkit_storage::state_store::{
     self, Damage, MemoryStore, RedbStore, ReplicaKey as StateKey, StateError, StateStore,
@@ -89,7 +89,8 @@ pub(crate) struct Workers {
 
 /// Storage could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+#[non_exhaustive]
+pub enum OpenError {
     /// The disk failed. Retry only in a new process.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -116,19 +117,25 @@ pub(crate) enum OpenError {
     LogChange(#[source] ChangeError),
     /// The log could not be brought in order. What was durable still is.
     #[error("the log cannot be synced")]
-    LogSync(#[source] SyncError),
+    LogSync(#[source] LogError),
     /// A part of the storage is gone as a whole. Keep the rest aside, and have everything sent again.
     #[error("{} is gone", path.display())]
     Missing {
         /// What is gone.
         path: PathBuf,
     },
+    /// The system has no randomness to name things by. Nothing was changed.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(getrandom::Error),
     /// The state store failed.
     #[error("the state store cannot be read")]
     State(#[source] StateError),
     /// The state store cannot be used.
     #[error("the state store cannot be opened")]
     StateOpen(#[source] state_store::OpenError),
+    /// The operating system has no thread left for the storage. Retry when it has.
+    #[error("the threads of the storage cannot be started")]
+    Threads(#[source] std::io::Error),
 }
 
 impl NodeStorage {
