@@ -115,8 +115,9 @@ async fn any_node_writes_and_reads_any_partition() {
         }
         for reader in &nodes {
             assert_eq!(count(&reader.data, partition, Read::Linearizable).await, 3);
-            let second = within(reader.data.query(partition, 1_u64.to_be_bytes().to_vec(), &read_options(Read::Leader)));
-            assert_eq!(second.await.unwrap().answer, format!("{partition} 1"));
+            let (question, options) = (1_u64.to_be_bytes().to_vec(), read_options(Read::Leader));
+            let second = within(reader.data.query(partition, question, &options)).await.unwrap();
+            assert_eq!(second.answer, format!("{partition} 1"));
         }
     }
     for node in nodes {
