@@ -52,6 +52,7 @@ fn a_file_of_states_takes_its_replicas_out_of_service_and_no_other() {
     assert!(node.evaluate(key(0), "", 0).is_some());
     // The file is usable again, by others.
     node.create(key(5));
+    node.append(key(5), 0, &[record(1, 1, set("a=1"))]);
     node.apply(key(5), 0, &[record(1, 1, set("a=1"))]);
     assert_eq!(node.evaluate(key(5), "a", 0).unwrap(), "1 at 1 by 1");
     drop(node);
@@ -87,7 +88,7 @@ fn a_record_that_is_damaged_is_not_served() {
     node.log(vec![LogInput::Fetch {
         key: key(2),
         token: FetchToken::Apply,
-        range: 97..99,
+        range: 98..100,
         bytes_max: 9_999,
     }]);
     let events = node.events();
