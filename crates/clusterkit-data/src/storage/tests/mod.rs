@@ -15,6 +15,7 @@ use clusterkit_core::replica::{
     Entry, EpochIndex, FetchToken, LogChange, LogOp, LogTime, ReadId, Record, Recovered, ReplicaKey,
     SessionConfig, SessionId, SessionRequest, SnapshotHeader,
 };
+use clusterkit_storage::checked::{read_checked, write_checked};
 use clusterkit_storage::disk::{Disk, SimDisk};
 use clusterkit_storage::state_store::{Digest, MemoryStore, StateError, StateStore};
 use clusterkit_storage::{shared_log, state_store};
@@ -283,18 +284,58 @@ fn states_in_memory_are_missing_after_a_restart() {
 }
 
 #[test]
-fn storage_is_opened_once_at_a_time_and_only_as_a_whole() {
+fn storage_is_opened_once_at_a_time() {
     let disk = SimDisk::new();
     let (node, _) = Node::open(&disk);
     assert!(matches!(open(&disk), Err(OpenError::Lock(_))));
     drop(node);
-    let names = disk.list(&Path::new(DIR).join("log")).unwrap();
-    assert!(!names.is_empty());
-    let other = Path::new("/other");
-    disk.create_dir_all(other).unwrap();
-    for name in ["identity", "log", "state"] {
-        assert!(disk.exists(&Path::new(DIR).join(name)).unwrap(), "{name}");
+    assert!(open(&disk).is_ok());
+}
+
+#[test]
+fn storage_of_which_a_part_is_gone_does_not_open() {
+    let made = SimDisk::new();
+    drop(Node::open(&made));
+    let path = Path::new(DIR).join("identity");
+    let identity = read_checked(&made, &path).unwrap().unwrap();
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    write_checked(&disk, &path, &identity).unwrap();
+    assert!(matches!(open(&disk), Err(OpenError::Missing { path }) if path.ends_with("log")));
+}
+
+#[test]
+fn a_state_without_a_log_is_dropped() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::open(&disk);
+    node.create(key(1));
+    node.append(key(1), 0, &[record(1, 1, set("a=1"))]);
+    node.apply(key(1), 0, &[record(1, 1, set("a=1"))]);
+    node.log(vec![LogInput::Remove { key: key(1) }]);
+    drop(node);
+    let (node, recovered) = Node::open(&disk);
+    assert_eq!((recovered.len(), node.digest(key(1))), (0, None));
+}
+
+#[test]
+fn a_commit_is_noted_with_the_next_checkpoint_and_never_beyond_the_log() {
+    let disk = SimDisk::new();
+    let (mut node, _) = Node::open(&disk);
+    let commits = |disk: &SimDisk| {
+        disk.crash_clean();
+        Node::open(disk).1.values().map(|recovered| recovered.commit).collect::<Vec<_>>()
+    };
+    for uid in [1, 2] {
+        node.create(key(uid));
+        node.append(key(uid), 0, &vec![record(1, 1, Entry::NoOp); 3]);
     }
+    node.log(vec![
+        LogInput::NoteCommit { key: key(1), commit: 2 },
+        LogInput::NoteCommit { key: key(2), commit: 9 },
+    ]);
+    assert_eq!(commits(&disk.fork()), [0, 0]);
+    node.maintain();
+    assert_eq!(commits(&disk), [2, 3]);
 }
 
 #[test]
