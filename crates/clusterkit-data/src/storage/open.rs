@@ -8,9 +8,7 @@ use clusterkit_core::id::ReplicaUid;
 use clusterkit_core::replica::{LogTime, Recovered, ReplicaKey, SessionConfig};
 use clusterkit_storage::checked::{ReadFileError, WriteFileError, read_checked, write_checked};
 use clusterkit_storage::disk::{Disk, DiskError, DiskLock, LockError};
-use clusterkit_storage::shared_log::{
-    self, ChangeError, Log, ReadError, SharedLog, StreamId, StreamStatus, LogError,
-};
+use clusterkit_storage::shared_log::{self, ChangeError, Log, LogError, SharedLog, StreamId, StreamStatus};
 use clusterkit_storage::state_store::{
     self, Damage, MemoryStore, RedbStore, ReplicaKey as StateKey, StateError, StateStore,
 };
@@ -345,7 +343,7 @@ impl Recovery {
             applied: applied.end,
             damaged: false,
         };
-        self.read_on(key, &mut recovered)?;
+        recovered.damaged = !self.read_on(key, &mut recovered);
         Ok(recovered)
     }
 
@@ -372,23 +370,20 @@ impl Recovery {
         Ok((note, self.log.stream(stream).unwrap_or(status)))
     }
 
-    /// Reads the records that are not applied.
-    fn read_on(&self, key: ReplicaKey, recovered: &mut Recovered) -> Result<(), OpenError> {
+    /// Reads the records that are not applied. Whether all of them are there.
+    fn read_on(&self, key: ReplicaKey, recovered: &mut Recovered) -> bool {
         let mut next = recovered.applied.max(recovered.log_start);
         while next < recovered.log_end {
-            let records = match self.log.read(stream_of(key), next..recovered.log_end, RECOVERY_BYTES) {
-                Ok(records) => records,
-                Err(ReadError::Disk(error)) => return Err(OpenError::Disk(error)),
-                Err(_) => return Ok(recovered.damaged = true),
-            };
+            let read = self.log.read(stream_of(key), next..recovered.log_end, RECOVERY_BYTES);
+            let Ok(records) = read else { return false };
             for (offset, bytes) in records {
-                let Ok(record) = decode_record(bytes) else { return Ok(recovered.damaged = true) };
+                let Ok(record) = decode_record(bytes) else { return false };
                 recovered.epochs.note(record.epoch, offset);
                 recovered.time_last = recovered.time_last.max(record.time);
                 next = offset + 1;
             }
         }
-        Ok(())
+        true
     }
 
     fn take_row_error(&mut self, key: ReplicaKey, error: RowError) -> Result<(), OpenError> {

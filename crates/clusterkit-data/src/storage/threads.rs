@@ -69,7 +69,7 @@ impl Running {
         let (upkeep, answers) = (errands.upkeep, queue.clone());
         running.spawn_servant("log-upkeep", move || run_upkeep(&upkeep, &answers))?;
         running.spawn_servant("maintenance", move || {
-            run_maintenance(maintenance, &errands.checkpoints, &queue)
+            run_maintenance(maintenance, &errands.checkpoints, &queue);
         })?;
         Ok(running)
     }

@@ -29,6 +29,7 @@ mod question;
 mod read;
 mod remove;
 mod row;
+mod store;
 mod write;
 
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub use answer::{Answer, Limit, Outcome, Refusal, Refused};
 pub use command::{Change, Command, Condition, Deadline, Expiry, Write};
 pub use event::{Event, EventKind, EventValue};
 pub use question::{Description, Found, PageEntry, Question, Scan, Stats, Value};
+
+pub use store::{Cursor, Done, KvError, KvStore, Page, Place, Seen};
 
 pub(crate) use read::query;
 
