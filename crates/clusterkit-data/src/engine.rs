@@ -88,8 +88,8 @@ struct PendingRead {
 ///
 /// Invariants:
 /// - `writers` counts the `writes` of each partition, and `writers_all` those of them that wait for all replicas;
-/// - `answers` has what was applied to partitions with writers, until the turn is over, and longer where some wait
-///   for all replicas.
+/// - `answers` has what was applied to partitions with writers, up to the last one that was replied, and that too where
+///   some wait for all replicas.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     node: ClusterKit,
@@ -97,7 +97,9 @@ pub(crate) struct Engine {
     writes: BTreeMap<RequestId, PendingWrite>,
     writers: BTreeMap<PartitionId, usize>,
     writers_all: BTreeMap<PartitionId, usize>,
-    answers: BTreeMap<(PartitionId, u64), Answer>,
+    answers: BTreeMap<PartitionId, BTreeMap<u64, Answer>>,
+    /// The last write of each partition that was replied in this turn.
+    replied: BTreeMap<PartitionId, u64>,
     reads: BTreeMap<ReadId, PendingRead>,
     outbox: BTreeMap<NodeId, Notice>,
     wishes: BTreeSet<WishKey>,
@@ -122,6 +124,7 @@ impl Engine {
             writers: BTreeMap::new(),
             writers_all: BTreeMap::new(),
             answers: BTreeMap::new(),
+            replied: BTreeMap::new(),
             reads: BTreeMap::new(),
             outbox: BTreeMap::new(),
             wishes: BTreeSet::new(),
@@ -260,7 +263,7 @@ impl Engine {
 
     fn note_answers(&mut self, partition: PartitionId, answers: Vec<(u64, Answer)>) {
         if self.writers.contains_key(&partition) {
-            self.answers.extend(answers.into_iter().map(|(offset, answer)| ((partition, offset), answer)));
+            self.answers.entry(partition).or_default().extend(answers);
         }
     }
 
@@ -356,12 +359,17 @@ impl Engine {
     fn reply(&mut self, request: RequestId, outcome: WriteOutcome) {
         let Some(write) = self.end_write(request) else { return };
         let result = match outcome {
-            WriteOutcome::Unknown => Err(WriteError::OutcomeUnknown),
+            WriteOutcome::Unknown => {
+                let partition = write.partition;
+                tracing::debug!(target: "clusterkit::data", %partition, "the outcome of a write is unknown");
+                Err(WriteError::OutcomeUnknown)
+            }
             WriteOutcome::Done { epoch, offset } if write.ack == Ack::Leader => {
                 Ok(Written { epoch, offset, answer: None, replayed: false })
             }
             WriteOutcome::Done { epoch, offset } => {
-                let answer = self.answers.get(&(write.partition, offset)).cloned();
+                let answer = self.answers.get(&write.partition).and_then(|answers| answers.get(&offset)).cloned();
+                self.replied.insert(write.partition, offset);
                 written(epoch, offset, answer)
             }
         };
@@ -429,10 +437,28 @@ impl Engine {
         for (to, notice) in std::mem::take(&mut self.outbox) {
             self.send(&to, notice);
         }
-        let kept = &self.writers_all;
-        self.answers.retain(|(partition, _), _| kept.contains_key(partition));
+        self.forget_answers();
         self.look_at_stalled();
         self.tell_those_who_wait();
+    }
+
+    /// Replies come in the order of the log, but for those that wait for all replicas. A new leader may reply long
+    /// after it applied (rule L3).
+    fn forget_answers(&mut self) {
+        for (partition, offset) in std::mem::take(&mut self.replied) {
+            if self.writers_all.contains_key(&partition) {
+                continue;
+            }
+            if let Some(answers) = self.answers.get_mut(&partition) {
+                *answers = answers.split_off(&(offset + 1));
+            }
+            if !self.writers.contains_key(&partition) {
+                self.answers.remove(&partition);
+            }
+        }
+        if self.writers.is_empty() {
+            self.answers.clear();
+        }
     }
 
     fn carry_out(&mut self, action: Action) {
