@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::problem::{Code, Problem};
 use super::request::Body;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::put("/v1/cluster/replication_factor", set_replication_factor)
             .summary("Changes the number of copies of every partition.")

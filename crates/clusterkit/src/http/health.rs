@@ -20,8 +20,9 @@ use super::text::seconds;
 use crate::handle::ClusterKit;
 use crate::node::Phase;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
-    let live = |endpoint: Endpoint| endpoint.probe().text(TEXT, "It lives.").json::<LiveDto>("It lives.");
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
+    let live =
+        |endpoint: Endpoint<Api>| endpoint.probe().text(TEXT, "It lives.").json::<LiveDto>("It lives.");
     vec![
         live(Endpoint::get("/livez", livez)).summary("Whether the process lives; never whether others do."),
         live(Endpoint::get("/healthz", livez)).summary("The same as `/livez`."),

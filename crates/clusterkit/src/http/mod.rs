@@ -53,20 +53,23 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use clusterkit_core::time::Instant;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 #[cfg(feature = "http-client")]
 pub use self::client::{HttpClient, RequestError};
-pub use self::openapi::openapi;
+pub use self::endpoint::Endpoint;
+pub use self::openapi::{openapi, openapi_with};
+pub use self::problem::{Code, Problem};
+pub use self::request::{Body as JsonBody, Closing, Query, RawBody};
 pub use self::serve::serve;
+pub use self::text::{parse_duration, rfc3339};
 
 use self::edge::RequestIds;
-use self::endpoint::Endpoint;
 use self::limits::{DRAIN_PLANS_MAX, EVENT_STREAMS_MAX};
 use self::metrics::Metrics;
-use self::problem::{Code, Problem};
 use crate::handle::ClusterKit;
 
 /// The routes of `ck`, ready to be served, nested or merged.
@@ -79,14 +82,33 @@ use crate::handle::ClusterKit;
 ///
 /// Outside a tokio runtime: a task follows the events of the node for its metrics.
 pub fn router(ck: &ClusterKit) -> Router {
-    let api = Api::new(ck.clone());
-    endpoint::router(endpoints())
+    routes(ck, Vec::new(), openapi())
+}
+
+/// The same with routes of the program: they pass what all others do, so that their errors have one shape
+/// and they are measured, and `/v1/openapi.json` describes them. `state` is what their handlers share.
+///
+/// # Panics
+///
+/// As [`router`], and if a route is there twice.
+pub fn router_with<S: Clone + Send + Sync + 'static>(
+    ck: &ClusterKit,
+    endpoints: impl Fn() -> Vec<Endpoint<S>>,
+    state: S,
+) -> Router {
+    let more = endpoints().into_iter().map(|endpoint| endpoint.with_state(state.clone()));
+    routes(ck, more.collect(), openapi_with(endpoints()))
+}
+
+fn routes(ck: &ClusterKit, more: Vec<Endpoint<Api>>, openapi: impl Into<Bytes>) -> Router {
+    let api = Api::new(ck.clone(), openapi.into());
+    endpoint::router(endpoints().into_iter().chain(more).collect())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(api.clone(), edge::edge))
         .with_state(api)
 }
 
-fn endpoints() -> Vec<Endpoint> {
+fn endpoints() -> Vec<Endpoint<Api>> {
     let mut endpoints = Vec::new();
     endpoints.extend(topology::endpoints());
     endpoints.extend(events::endpoints());
@@ -120,6 +142,7 @@ struct Inner {
     request_ids: RequestIds,
     event_streams: Arc<Semaphore>,
     drain_plans: Arc<Semaphore>,
+    openapi: Bytes,
 }
 
 impl fmt::Debug for Api {
@@ -129,7 +152,7 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    fn new(ck: ClusterKit) -> Self {
+    fn new(ck: ClusterKit, openapi: Bytes) -> Self {
         let start = ck.shared().now();
         let event_streams = Arc::new(Semaphore::new(EVENT_STREAMS_MAX));
         Self(Arc::new(Inner {
@@ -139,6 +162,7 @@ impl Api {
             start,
             event_streams,
             drain_plans: Arc::new(Semaphore::new(DRAIN_PLANS_MAX)),
+            openapi,
         }))
     }
 

@@ -20,7 +20,7 @@ use super::text::nearest;
 use crate::error::ChangeError;
 use crate::stop_check::StopCheck;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/v1/nodes", list)
             .summary("Every registered node.")

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, OperationBuilder};
@@ -14,17 +15,15 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
-use super::endpoint::{Answer, Endpoint, JSON, TypeDoc};
+use super::Api;
+use super::endpoint::{Answer, Description, Endpoint, JSON, TypeDoc, verb};
 use super::problem::{Code, PROBLEM_JSON, ProblemBody};
 
 const DESCRIPTION: &str = "Who is alive, which partition a key belongs to, which nodes hold it and who leads \
     it under which epoch. Every answer carries `ck-topology`, the route version it was given under, and \
     `x-request-id`. Errors are `application/problem+json` (RFC 9457).";
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-    let document = document(super::endpoints()).to_pretty_json();
-    document.expect("a document of strings, numbers and maps can be written as JSON") + "\n"
-});
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| text(described(super::endpoints())));
 
 /// The description of every route of [`router`](super::router), as an OpenAPI document in JSON.
 #[must_use]
@@ -32,18 +31,33 @@ pub fn openapi() -> &'static str {
     &DOCUMENT
 }
 
-/// `GET /v1/openapi.json`
-pub(super) async fn serve() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, JSON)], openapi())
+/// The description of every route of [`router_with`](super::router_with) with these endpoints.
+#[must_use]
+pub fn openapi_with<S>(endpoints: Vec<Endpoint<S>>) -> String {
+    text(described(super::endpoints()).into_iter().chain(described(endpoints)).collect())
 }
 
-fn document(endpoints: Vec<Endpoint>) -> OpenApi {
+fn described<S>(endpoints: Vec<Endpoint<S>>) -> Vec<Description> {
+    endpoints.into_iter().map(|endpoint| endpoint.description).collect()
+}
+
+fn text(descriptions: Vec<Description>) -> String {
+    let document = document(descriptions).to_pretty_json();
+    document.expect("a document of strings, numbers and maps can be written as JSON") + "\n"
+}
+
+/// `GET /v1/openapi.json`
+pub(super) async fn serve(State(api): State<Api>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, JSON)], api.0.openapi.clone())
+}
+
+fn document(descriptions: Vec<Description>) -> OpenApi {
     let mut schemas = BTreeMap::new();
     let mut paths = Paths::new();
     add_schemas(&mut schemas, TypeDoc::of::<ProblemBody>());
-    for endpoint in endpoints {
-        let (path, method) = (endpoint.path, endpoint.method.clone());
-        let operation = operation(endpoint, &mut schemas);
+    for description in descriptions {
+        let (path, method) = (description.path, description.method.clone());
+        let operation = operation(description, &mut schemas);
         paths.add_path_operation(path, vec![method], operation);
     }
     let components = schemas
@@ -76,15 +90,17 @@ fn reference(schemas: &mut Schemas, doc: TypeDoc) -> RefOr<Schema> {
     reference.into()
 }
 
-fn operation(endpoint: Endpoint, schemas: &mut Schemas) -> Operation {
+fn operation(endpoint: Description, schemas: &mut Schemas) -> Operation {
     let mut operation = OperationBuilder::new()
         .operation_id(Some(operation_id(&endpoint.method, endpoint.path)))
         .tag(tag(endpoint.path))
         .summary(Some(endpoint.summary))
         .parameters(Some(endpoint.parameters));
-    if let Some(body) = endpoint.body {
-        let content = Content::new(Some(reference(schemas, body)));
-        let body = RequestBodyBuilder::new().content(JSON, content).required(Some(Required::True)).build();
+    if let Some((media_type, body)) = endpoint.body {
+        let schema = body.map_or_else(binary, |body| reference(schemas, body));
+        let content = Content::new(Some(schema));
+        let body =
+            RequestBodyBuilder::new().content(media_type, content).required(Some(Required::True)).build();
         operation = operation.request_body(Some(body));
     }
     let answer = success(endpoint.answers, endpoint.alternative, schemas);
@@ -101,6 +117,11 @@ fn operation(endpoint: Endpoint, schemas: &mut Schemas) -> Operation {
         operation = operation.response(status.to_string(), failure(&codes));
     }
     operation.build()
+}
+
+/// Bytes of any kind.
+fn binary() -> RefOr<Schema> {
+    <String as PartialSchema>::schema()
 }
 
 fn success(answers: Vec<Answer>, alternative: Option<TypeDoc>, schemas: &mut Schemas) -> Response {
@@ -138,15 +159,6 @@ fn by_status(codes: &[Code]) -> BTreeMap<u16, BTreeSet<&'static str>> {
     grouped
 }
 
-fn verb(method: &HttpMethod) -> &'static str {
-    match method {
-        HttpMethod::Delete => "delete",
-        HttpMethod::Post => "post",
-        HttpMethod::Put => "put",
-        _ => "get",
-    }
-}
-
 /// `GET /v1/nodes/{node}` is `get_v1_nodes_node`.
 fn operation_id(method: &HttpMethod, path: &str) -> String {
     let words =
@@ -174,8 +186,12 @@ mod tests {
     fn no_two_types_share_a_name() {
         let mut seen: Schemas = BTreeMap::new();
         let docs = super::super::endpoints().into_iter().flat_map(|endpoint| {
+            let endpoint = endpoint.description;
             let answers = endpoint.answers.into_iter().filter_map(|answer| answer.body);
-            answers.chain(endpoint.alternative).chain(endpoint.body).collect::<Vec<_>>()
+            answers
+                .chain(endpoint.alternative)
+                .chain(endpoint.body.and_then(|(_, doc)| doc))
+                .collect::<Vec<_>>()
         });
         for doc in docs.filter(|doc| doc.name != "Vec") {
             for (name, schema) in doc.others.into_iter().chain([(doc.name, doc.schema)]) {
@@ -188,7 +204,7 @@ mod tests {
     #[test]
     fn every_operation_has_an_id_of_its_own_and_says_what_it_does() {
         let mut ids = BTreeSet::new();
-        for endpoint in super::super::endpoints() {
+        for endpoint in described(super::super::endpoints()) {
             let id = operation_id(&endpoint.method, endpoint.path);
             assert!(ids.insert(id.clone()), "{id} twice");
             assert!(endpoint.summary.ends_with('.') && !endpoint.answers.is_empty(), "{id}");

@@ -13,7 +13,7 @@ use super::problem::{Code, Problem};
 use super::request::{PartitionInPath, Query, find_partition};
 use super::stages::{EpochDto, OwnStage, StageDto, history, stages};
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/v1/partitions", list)
             .summary("Every partition.")

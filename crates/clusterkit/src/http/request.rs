@@ -17,17 +17,38 @@ use super::limits::{BODY_BYTES_MAX, BODY_TIMEOUT, KEY_BYTES_MAX};
 use super::problem::{Code, Problem};
 use super::text::nearest;
 
-/// A JSON body without unknown fields. No body at all counts as `{}`.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body without unknown fields, of at most `BYTES_MAX` bytes. No body at all counts as `{}`. It must
+/// be sent as `application/json`.
+#[derive(Debug)]
+pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(
+    /// What it says.
+    pub T,
+);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S> for Body<T, BYTES_MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let bytes = read_body(request).await?;
+        let bytes = read_body(request, BYTES_MAX).await?;
         let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
         serde_json::from_slice(&bytes).map(Self).map_err(|error| body_problem(&error))
+    }
+}
+
+/// A body of at most `BYTES_MAX` bytes of whatever kind, all of which must come within
+/// [`BODY_TIMEOUT`].
+#[derive(Debug)]
+pub struct RawBody<const BYTES_MAX: usize>(
+    /// It.
+    pub Bytes,
+);
+
+impl<S: Sync, const BYTES_MAX: usize> FromRequest<S> for RawBody<BYTES_MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read_body(request, BYTES_MAX).await.map(Self)
     }
 }
 
@@ -44,12 +65,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, detail))
 }
 
-async fn read_body(request: Request) -> Result<Bytes, Problem> {
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let body = Limited::new(request.into_body(), bytes_max).collect();
     match timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body has more than {BODY_BYTES_MAX} bytes");
+            let detail = format!("the body has more than {bytes_max} bytes");
             Err(Problem::new(Code::BodyTooLarge, detail))
         }
         Ok(Err(error)) => {
@@ -95,8 +116,12 @@ fn unknown_field(unknown: &str, known: &[&str]) -> String {
     }
 }
 
-/// The query, without unknown names.
-pub(super) struct Query<T>(pub(super) T);
+/// The query, without unknown names: one that is not known is refused with the one that was probably meant.
+#[derive(Debug)]
+pub struct Query<T>(
+    /// What it says.
+    pub T,
+);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
@@ -238,7 +263,10 @@ pub(super) fn find_node<'a>(topology: &'a Topology, node: &NodeId) -> Result<&'a
 
 /// Says when the port that serves this request closes: what waits should end then.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Closing(pub(super) CancellationToken);
+pub struct Closing(
+    /// Is cancelled then.
+    pub CancellationToken,
+);
 
 impl<S: Sync> FromRequestParts<S> for Closing {
     type Rejection = Infallible;

@@ -27,7 +27,7 @@ use super::topology::KeyQuery;
 /// How long a cache between may keep an answer before it asks again.
 const CACHE_CONTROL: &str = "max-age=30";
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/cluster", cluster)
             .summary("The cluster with its nodes and partitions.")

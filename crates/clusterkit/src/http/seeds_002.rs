@@ -15,7 +15,7 @@ use super::problem::{Code, Problem};
 use super::request::{Key, Query, find_partition, parse_partition};
 use super::topology::KeyQuery;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     let by_partition = [Code::InvalidValue, Code::MissingParameter, Code::NotFormed, Code::UnknownPartition];
     vec![
         Endpoint::get("/cluster/nodes", nodes)

@@ -17,7 +17,7 @@ use super::nodes::refusal;
 use super::problem::{Code, Problem};
 use super::request::Body;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     let joining = [Code::CrossSite, Code::InvalidValue, Code::JoinFromNode, Code::MissingParameter];
     vec![
         Endpoint::get("/v1/cluster/info", info)

@@ -17,7 +17,7 @@ use super::openapi;
 use super::text::seconds;
 use crate::status::{ControlPlaneStatus, MoveStatus, NodeShare, Stats, Status};
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/v1/status", status)
             .summary("How the cluster stands, as this node sees it.")

@@ -7,7 +7,8 @@ use crate::net::WallTime;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// `at` as RFC 3339 wants it, in UTC with milliseconds: `2026-01-31T12:00:00.250Z`.
-pub(super) fn rfc3339(at: WallTime) -> String {
+#[must_use]
+pub fn rfc3339(at: WallTime) -> String {
     let (seconds, millis) = (at.0 / 1_000, at.0 % 1_000);
     let (year, month, day) = civil_date(seconds / SECONDS_PER_DAY);
     let second = seconds % SECONDS_PER_DAY;
@@ -29,7 +30,8 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 }
 
 /// Reads `30s`, `500ms`, `2m` or `1h`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|character: char| !character.is_ascii_digit())?;
     let count: u64 = text[..digits].parse().ok()?;
     match &text[digits..] {

@@ -23,7 +23,7 @@ use super::problem::{Code, Problem};
 use super::request::{Closing, Key, Query, find_partition};
 use super::text::parse_duration;
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/v1/topology", topology)
             .summary("The whole topology; with `wait`, as soon as it is newer than the client's.")

@@ -38,7 +38,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const REQUEST_SECONDS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
 
-pub(super) fn endpoints() -> Vec<Endpoint> {
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::get("/metrics", text).summary("Metrics for Prometheus.").text(TEXT, "Metrics."),
         Endpoint::get("/metrics/partitions", partitions_text)
