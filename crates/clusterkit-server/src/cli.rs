@@ -1,9 +1,13 @@
 //! The command line.
 
+mod kv;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::kv::*;
 
 use crate::config::{Layer, Span, URL_VARIABLE};
 use crate::dev::NODES_MAX;
@@ -58,6 +62,9 @@ Examples:
     /// Look at partitions
     #[command(subcommand)]
     Partition(Partition),
+    /// Read and write keys and values
+    #[command(subcommand)]
+    Kv(Kv),
     /// Show what happened in the cluster
     #[command(after_help = "\
 Examples:

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{Response, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
 /// How long a connection may take to be made.
@@ -99,6 +99,43 @@ impl Client {
     ) -> Result<T, ClientError> {
         let request = self.agent.post(format!("{}{path}", self.url));
         let response = request.config().timeout_global(Some(REQUEST_TIMEOUT)).build().send_json(body);
+        self.json(self.checked(response)?)
+    }
+
+    /// The bytes at `path`, and the headers that came with them.
+    pub(crate) fn bytes(&self, path: &str) -> Result<(HeaderMap, Vec<u8>), ClientError> {
+        let request = self.agent.get(format!("{}{path}", self.url));
+        let response = request.config().timeout_global(Some(REQUEST_TIMEOUT)).build().call();
+        let (parts, mut body) = self.checked(response)?.into_parts();
+        let bytes = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        Ok((parts.headers, bytes.map_err(|error| self.unreachable(error))?))
+    }
+
+    /// Puts `bytes` at `path`. A header may set a condition.
+    pub(crate) fn put_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        condition: Option<(&str, String)>,
+        bytes: &[u8],
+    ) -> Result<T, ClientError> {
+        let request = self.agent.put(format!("{}{path}", self.url));
+        let request = request.header("content-type", "application/octet-stream");
+        let request =
+            condition.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let response = request.config().timeout_global(Some(REQUEST_TIMEOUT)).build().send(bytes);
+        self.json(self.checked(response)?)
+    }
+
+    /// Removes what stands at `path`. A header may set a condition.
+    pub(crate) fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        condition: Option<(&str, String)>,
+    ) -> Result<T, ClientError> {
+        let request = self.agent.delete(format!("{}{path}", self.url));
+        let request =
+            condition.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let response = request.config().timeout_global(Some(REQUEST_TIMEOUT)).build().call();
         self.json(self.checked(response)?)
     }
 

@@ -1,8 +1,10 @@
 //! Why a command ended badly: one line for people, one exit code for scripts.
 
 use std::io;
+use std::sync::Arc;
 
 use clusterkit::StartError;
+use clusterkit_data::{OpenError, StorageError};
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -18,6 +20,9 @@ pub(crate) const EXIT_UNREACHABLE: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Failure {
+    /// An export or import broke off; what it did before stays.
+    #[error("{source}; go on with {resume}")]
+    BrokenOff { resume: String, source: ClientError },
     /// A node could not be asked, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -30,12 +35,26 @@ pub(crate) enum Failure {
     /// A public port cannot be listened on. Nothing was touched.
     #[error("cannot listen for clients on {addr}: {source}; choose another {option}")]
     Listen { option: &'static str, addr: String, source: io::Error },
+    /// A file or standard input cannot be read.
+    #[error("cannot read {what}: {source}")]
+    Input { what: String, source: io::Error },
+    /// A line of an import is none that an export writes. Those before it may be set.
+    #[error("line {line} is no line of an export: {source}")]
+    ImportLine { line: u64, source: serde_json::Error },
+    /// Keys of an import could not be set; others were.
+    #[error(
+        "{count} of the keys up to line {line} were not set, {key:?} for one: {detail}; go on with --skip {skip}"
+    )]
+    ImportRefused { line: u64, skip: u64, count: usize, key: String, detail: String },
     /// The log level is none.
     #[error("--log-level {text:?}: {reason}")]
     LogLevel { text: String, reason: String },
     /// The node ran, and broke.
     #[error("the node has failed: {0}")]
     NodeFailed(StartError),
+    /// The replicated partitions in the data directory cannot be opened. Nothing was changed.
+    #[error("cannot open the partitions in the data directory: {0}")]
+    OpenPartitions(#[from] OpenError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -48,6 +67,9 @@ pub(crate) enum Failure {
     /// The node could not become part of its cluster.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The disk below the replicated partitions failed. What was acknowledged is on it and on other nodes.
+    #[error("the disk has failed: {0}")]
+    Storage(Arc<StorageError>),
     /// A second signal, or the end of the time for stopping.
     #[error("stopped at once, {reason}; what was promised is on disk, and the others find out by themselves")]
     StoppedAtOnce { reason: &'static str },
@@ -63,7 +85,9 @@ impl Failure {
             | Self::Config(_)
             | Self::LogLevel { .. }
             | Self::Start(StartError::Settings(_)) => EXIT_USAGE,
-            Self::Client(error) if error.is_unreachable() => EXIT_UNREACHABLE,
+            Self::Client(error) | Self::BrokenOff { source: error, .. } if error.is_unreachable() => {
+                EXIT_UNREACHABLE
+            }
             Self::WaitedInVain { exit, .. } => *exit,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             _ => EXIT_FAILED,

@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod dev;
 mod failure;
+mod kv;
 mod serve;
 mod terminal;
 mod view;
@@ -42,6 +43,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(options) => commands::status(&options),
         Command::Node(command) => commands::node(command),
         Command::Partition(command) => commands::partition(command),
+        Command::Kv(command) => commands::kv(command),
         Command::Events(options) => commands::events(&options),
         Command::Version(format) => commands::version(format),
     }

@@ -2,6 +2,7 @@
 
 mod drain;
 mod events;
+mod kv;
 mod node;
 mod partition;
 mod status;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cli::{Events, Format, Node, Output, Partition, Remote, Status, URL_DEFAULT};
+use crate::cli::{Events, Format, Kv, Node, Output, Partition, Remote, Status, URL_DEFAULT};
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;
 use crate::terminal;
@@ -40,6 +41,20 @@ pub(crate) fn partition(command: Partition) -> Outcome {
         Partition::List(remote) => partition::list(&remote),
         Partition::Explain(name) => partition::explain(&name),
         Partition::Who(key) => partition::who(&key),
+    }
+}
+
+pub(crate) fn kv(command: Kv) -> Outcome {
+    match command {
+        Kv::Get(options) => kv::get(&options),
+        Kv::Put(options) => kv::put(&options),
+        Kv::Del(options) => kv::delete(&options),
+        Kv::Scan(options) => kv::scan(&options),
+        Kv::Incr(options) => kv::increment(&options),
+        Kv::Ttl(options) => kv::ttl(&options),
+        Kv::Watch(options) => kv::watch(&options),
+        Kv::Export(options) => kv::export(&options),
+        Kv::Import(options) => kv::import(&options),
     }
 }
 

@@ -7,6 +7,9 @@ mod summary;
 use std::time::{Duration, Instant};
 
 use clusterkit::{Builder, ClusterKit};
+use clusterkit_data::{Data, Options};
+use clusterkit_services::Services;
+use clusterkit_services::kv::KvStore;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +19,13 @@ use self::summary::Started;
 use crate::cli::Serve;
 use crate::config::{self, Config};
 use crate::failure::Failure;
+use crate::kv::{self, KvApi};
 
 /// How long open requests may take before the node stops under them: as long as a change may take.
 /// Streams of gRPC end only with the node.
 const REQUESTS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where in the data directory the replicated partitions are.
+const PARTITIONS_DIR: &str = "partitions";
 
 /// Runs a node until it is told to stop, has left its cluster, or fails.
 pub(crate) fn run(options: Serve) -> Result<(), Failure> {
@@ -42,23 +48,40 @@ async fn serve(config: &Config, parent_pipe: bool) -> Result<(), Failure> {
     if let Some(addr) = &config.grpc_addr {
         listeners.push(listen("--grpc-addr", addr).await?.0);
     }
-    let node = builder(config, &public_addr(config, &http_local)).launch().await?;
+    let data = open_data(config).await?;
+    let node = data.attach(builder(config, &public_addr(config, &http_local))).launch().await?;
+    data.run(&node);
     let started = Started { config, node: &node, http_local: &http_local, format };
     started.announce()?;
-    let mut ports = PublicPorts::open(&node, listeners);
+    let mut ports = PublicPorts::open(&node, &data, listeners);
     let reason = tokio::select! {
-        outcome = take_part(&started, begun) => return depart(outcome, &started, ports).await,
+        outcome = take_part(&started, &data, begun) => return depart(outcome, &started, ports).await,
         reason = wishes.first() => reason,
         () = ports.one_ended() => return Err(Failure::PublicPortEnded),
+        () = kv::sweep(data.clone()) => unreachable!("sweeping goes on until it is dropped"),
     };
-    stop(&node, ports, reason, config.grace, &mut wishes).await
+    let in_order = async {
+        ports.drain().await;
+        node.stop().await;
+        data.stopped().await.map_err(Failure::Storage)
+    };
+    stop(in_order, reason, config.grace, &mut wishes).await
+}
+
+/// Opens what an earlier run left of the replicated partitions, which may take as long as reading their log.
+async fn open_data(config: &Config) -> Result<Data, Failure> {
+    let dir = config.data_dir.join(PARTITIONS_DIR);
+    let opened = tokio::task::spawn_blocking(move || Data::open(Options::new(dir), Services::new())).await;
+    // It is never aborted, and a panic in it is an error of ours.
+    Ok(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
 }
 
 /// Becomes part of the cluster, and stays until the node breaks, or has left.
-async fn take_part(started: &Started<'_>, begun: Instant) -> Result<(), Failure> {
+async fn take_part(started: &Started<'_>, data: &Data, begun: Instant) -> Result<(), Failure> {
     started.node.ready().await?;
     started.ready(begun.elapsed())?;
-    started.node.stopped().await.map_err(Failure::NodeFailed)
+    started.node.stopped().await.map_err(Failure::NodeFailed)?;
+    data.stopped().await.map_err(Failure::Storage)
 }
 
 /// The node ended by itself: it broke, or it was drained and has left. Then whoever watched that sees
@@ -129,8 +152,10 @@ struct PublicPorts {
 }
 
 impl PublicPorts {
-    fn open(node: &ClusterKit, listeners: Vec<TcpListener>) -> Self {
-        let app = clusterkit::http::router(node).merge(clusterkit::grpc::routes(node));
+    fn open(node: &ClusterKit, data: &Data, listeners: Vec<TcpListener>) -> Self {
+        let api = KvApi::new(KvStore::new(data.clone()), node.clone());
+        let app =
+            clusterkit::http::router_with(node, kv::endpoints, api).merge(clusterkit::grpc::routes(node));
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         for listener in listeners {
             let (node, app, stop) = (node.clone(), app.clone(), stop.clone());
@@ -157,19 +182,15 @@ impl PublicPorts {
 /// Stops in order: no new requests, the open ones answered, the control plane handed over. A second
 /// signal, or the end of `grace`, ends it at once.
 async fn stop(
-    node: &ClusterKit,
-    mut ports: PublicPorts,
+    in_order: impl Future<Output = Result<(), Failure>>,
     reason: &'static str,
     grace: Duration,
     wishes: &mut StopWishes,
 ) -> Result<(), Failure> {
     tracing::info!(reason, "stopping: open requests are answered, then the node stops");
-    let in_order = async {
-        ports.drain().await;
-        node.stop().await;
-    };
     tokio::select! {
-        () = in_order => {
+        stopped = in_order => {
+            stopped?;
             tracing::info!("stopped");
             Ok(())
         }

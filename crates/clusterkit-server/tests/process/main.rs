@@ -4,5 +4,6 @@ mod cluster;
 mod dev;
 mod formation;
 mod harness;
+mod kv;
 mod refusals;
 mod serve;
