@@ -96,7 +96,7 @@ impl From<Outcome> for WrittenDto {
 }
 
 /// A write was done: 200, or 202 where nobody waited for what came of it.
-pub(super) fn written(done: Done<Outcome>) -> Response {
+pub(super) fn written(done: &Done<Outcome>) -> Response {
     let mut headers = place(done.place);
     let Some(outcome) = done.outcome else {
         return (StatusCode::ACCEPTED, headers, Json(WrittenDto::default())).into_response();
@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn answers_say_where_they_stand() {
         let outcome = Some(Outcome::Put { replaced: true, version: Version(18) });
-        let response = written(Done { outcome, place: PLACE, replayed: false });
+        let response = written(&Done { outcome, place: PLACE, replayed: false });
         let headers =
             ["ck-partition", "ck-epoch", "ck-index", "etag"].map(|name| response.headers()[name].clone());
         assert_eq!(headers, ["5", "3", "18", "\"18\""]);
-        let blind = written(Done { outcome: None, place: PLACE, replayed: false });
+        let blind = written(&Done { outcome: None, place: PLACE, replayed: false });
         assert_eq!((blind.status(), blind.headers().get("etag")), (StatusCode::ACCEPTED, None));
         let expiring = entry(PLACE, Version(1), Some(LogTime(1_000)));
         assert_eq!(expiring["ck-expires-at"], "1970-01-01T00:00:01.000Z");

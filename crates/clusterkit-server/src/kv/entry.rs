@@ -178,7 +178,7 @@ pub(super) async fn carry_out(
     let write = write.only_if(condition(headers, query.ack)?);
     let key = write.key.clone();
     Ok(match api.store.write(&namespace, write, &options).await {
-        Ok(done) => answer::written(done),
+        Ok(done) => answer::written(&done),
         Err(error) => api.failed(&error, &key, &way),
     })
 }

@@ -234,7 +234,7 @@ impl Follower {
         }
         loop {
             if let Ok(events) = self.watch.next().await? {
-                return Some(self.read(events));
+                return Some(self.read(&events));
             }
             // The past is forgotten, or nothing was applied yet since this node began: then nothing was missed.
             tokio::time::sleep(WATCH_PAUSE).await;
@@ -244,14 +244,14 @@ impl Follower {
             };
             match self.watch.next().now_or_never() {
                 Some(None) => return None,
-                Some(Some(Ok(events))) => return Some(self.read(events)),
+                Some(Some(Ok(events))) => return Some(self.read(&events)),
                 Some(Some(Err(_))) if status.applied > self.next => return Some(self.skip(status.applied)),
                 Some(Some(Err(_))) | None => {}
             }
         }
     }
 
-    fn read(&mut self, events: Vec<(u64, Bytes)>) -> Told {
+    fn read(&mut self, events: &[(u64, Bytes)]) -> Told {
         self.next = events.last().map_or(self.next, |(offset, _)| offset + 1);
         // Other services tell of what they do in the same way.
         let ours = events.iter().filter_map(|(_, event)| Event::decode(event).ok());

@@ -14,7 +14,15 @@ fn single(home: &tempfile::TempDir) -> (Plan, Running) {
         Plan::new(home.path(), "node-1", &["--bootstrap", "--replication-factor", "1", "--partitions", "8"]);
     let node = plan.start();
     plan.wait_until("healthy");
+    serves(&plan);
     (plan, node)
+}
+
+/// Waits until a node takes requests on keys, which is a moment after it has joined.
+fn serves(plan: &Plan) {
+    eventually("keys are served", || {
+        plan.ask(&["kv", "get", "none"]).stderr.contains("there is no such key").then_some(())
+    });
 }
 
 /// What a node answers to one request.
@@ -259,6 +267,7 @@ fn any_node_answers_and_says_where_the_leader_is_if_it_is_asked() {
     let _nodes: Vec<_> = plans.iter().map(Plan::start).collect();
     for plan in &plans {
         plan.wait_until("healthy");
+        serves(plan);
     }
     assert_eq!(ask(&plans[0].http, "PUT", "/v1/kv/a", &[], "1").status(), 200);
     for plan in &plans {

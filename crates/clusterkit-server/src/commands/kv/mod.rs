@@ -50,7 +50,7 @@ fn escaped_key(key: &str) -> String {
     if is_word(key) { key.bytes().map(|byte| format!("%{byte:02X}")).collect() } else { escaped(key) }
 }
 
-fn some(value: impl ToString) -> Option<String> {
+fn some(value: &(impl ToString + ?Sized)) -> Option<String> {
     Some(value.to_string())
 }
 
@@ -175,7 +175,7 @@ fn deleted_sentence(key: Option<&str>, written: &Written) -> String {
 
 pub(super) fn increment(options: &KvIncr) -> Outcome {
     let target = Target::new(&options.to)?;
-    let path = target.key(&options.key, "/incr", &[("by", some(options.by))]);
+    let path = target.key(&options.key, "/incr", &[("by", some(&options.by))]);
     let answer = target.client.post(&path, &json!({}))?;
     print(&options.to.remote, answer, |written: &Written| {
         written.number.map_or_else(|| "-".to_owned(), |number| number.to_string())
@@ -244,7 +244,7 @@ pub(super) fn scan(options: &KvScan) -> Outcome {
     let target = Target::new(&options.to)?;
     let parameters = [
         ("prefix", some(&options.prefix)),
-        ("limit", some(options.limit)),
+        ("limit", some(&options.limit)),
         ("cursor", options.cursor.clone()),
         ("values", options.values.then(|| "true".to_owned())),
     ];
@@ -285,7 +285,7 @@ mod tests {
         check("a/b", "/v1/kv/a%2Fb");
         check("batch", "/v1/kv/%62%61%74%63%68");
         check("..", "/v1/kv/%2E%2E");
-        let parameters = [("by", some(-1)), ("ack", None)];
+        let parameters = [("by", some(&-1)), ("ack", None)];
         assert_eq!(target(Some("t1")).key("n", "/incr", &parameters), "/v1/kv/n/incr?ns=t1&by=-1");
     }
 

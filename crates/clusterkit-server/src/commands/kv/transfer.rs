@@ -80,8 +80,8 @@ fn pages(target: &Target, options: &KvExport, progress: &mut Progress) -> Result
     loop {
         let parameters = [
             ("prefix", some(&options.prefix)),
-            ("limit", some(EXPORT_PAGE)),
-            ("values", some(true)),
+            ("limit", some(&EXPORT_PAGE)),
+            ("values", some(&true)),
             ("cursor", cursor.clone()),
         ];
         let page = target.client.get::<Page>(&target.path("/v1/kv", &parameters));
@@ -157,11 +157,12 @@ fn batches(
             batch.lines.push(parsed.map_err(|source| Failure::ImportLine { line: read, source })?);
         }
         if batch.is_full() {
-            send(target, std::mem::take(&mut batch), done..read, progress)?;
+            send(target, &batch, done..read, progress)?;
+            batch = Batch::default();
             done = read;
         }
     }
-    send(target, batch, done..read, progress)
+    send(target, &batch, done..read, progress)
 }
 
 /// What came of a batch.
@@ -183,7 +184,7 @@ struct ResultError {
 /// Sets the keys of the lines in `range`.
 fn send(
     target: &Target,
-    batch: Batch,
+    batch: &Batch,
     range: std::ops::Range<u64>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {

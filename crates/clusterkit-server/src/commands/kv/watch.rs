@@ -1,7 +1,6 @@
 //! `clusterkit kv watch`
 
 use std::io::BufRead;
-use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::Value;
