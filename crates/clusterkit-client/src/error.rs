@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::id::PartitionId;
@@ -14,7 +15,7 @@ use crate::limits::REASONS_MAX;
 ///
 /// Whether it may have done something is said by [`may_have_taken_effect`](Self::may_have_taken_effect): of writes,
 /// only [`OutcomeUnknown`](Self::OutcomeUnknown) may have.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The key was to be missing. Nothing changed; read it, and decide anew.
@@ -67,7 +68,7 @@ pub enum Error {
         /// The id of the request.
         request_id: String,
         /// What the decoder said.
-        source: Option<Box<dyn StdError + Send + Sync>>,
+        source: Option<Arc<dyn StdError + Send + Sync>>,
     },
     /// The cluster refused the call for a reason without a variant of its own; [`code`](Self::code) has it. Nothing
     /// changed.
@@ -248,7 +249,7 @@ impl fmt::Display for Problem {
 }
 
 /// How the attempts of a call ended: the newest eight, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reasons {
     request_id: String,
     reasons: Vec<Reason>,
@@ -291,7 +292,7 @@ impl fmt::Display for Reasons {
 }
 
 /// How one attempt ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reason {
     /// The address that was asked; empty where there was none to ask.
@@ -310,7 +311,7 @@ impl fmt::Display for Reason {
 }
 
 /// Why an attempt brought nothing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {
     /// The node said so.
@@ -318,10 +319,13 @@ pub enum Cause {
     Answered(Box<Problem>),
     /// The connection broke, so that the node may have done it.
     #[error("the connection broke")]
-    Lost(#[source] Box<dyn StdError + Send + Sync>),
+    Lost(#[source] Arc<dyn StdError + Send + Sync>),
     /// Another node leads by now, so that the answer was not waited for.
     #[error("it leads no longer")]
     Moved,
+    /// It is no member of a cluster yet.
+    #[error("the cluster has not formed yet")]
+    NotFormed,
     /// No address is known that a request could go to.
     #[error("no node is known")]
     NoNode,
@@ -330,5 +334,5 @@ pub enum Cause {
     TimedOut,
     /// No connection could be made, so that nothing was sent.
     #[error("it cannot be reached")]
-    Unreachable(#[source] Box<dyn StdError + Send + Sync>),
+    Unreachable(#[source] Arc<dyn StdError + Send + Sync>),
 }

@@ -29,6 +29,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one node has for an answer. Longer than a node holds a request while an election runs.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// The longest that a node may be asked to take.
+pub(crate) const NODE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// How long an answer may take until the topology is asked whether the node still leads.
 pub(crate) const DOUBT_AFTER: Duration = Duration::from_millis(500);
 /// The first wait before a retry is at most this long, and each later one at most twice the one before it.

@@ -43,12 +43,10 @@ impl Default for Options {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ack {
-    /// Once all replicas that count as in sync hold it durably: what the cluster does unless asked.
-    #[default]
+    /// Once every replica has it: refused while one is away.
     All,
-    /// Once the leader holds it. It may be lost with the leader.
-    Leader,
-    /// Once a majority of the replicas holds it.
+    /// Once it cannot be lost while one replica in sync is left.
+    #[default]
     Quorum,
 }
 

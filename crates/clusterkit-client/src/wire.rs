@@ -1,12 +1,12 @@
 //! What requests and answers look like: paths, queries and JSON.
 
 use std::fmt::{Display, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{ScanEntry, Version};
+use crate::kv::{Entry, ScanEntry, Version};
 use crate::options::Ack;
 
 /// The path of a key, with every byte escaped that is not plain everywhere.
@@ -64,6 +64,14 @@ impl Query {
         self.text("ttl", millis.map(|millis| format!("{millis}ms")).as_deref())
     }
 
+    /// `path`, which may have a query, with this one behind it.
+    pub(crate) fn extend(self, path: String) -> String {
+        match self.0.strip_prefix('?') {
+            Some(more) if path.contains('?') => format!("{path}&{more}"),
+            _ => path + &self.0,
+        }
+    }
+
     /// `path` with this query.
     pub(crate) fn after(self, path: String) -> String {
         path + &self.0
@@ -73,9 +81,8 @@ impl Query {
 /// How `ack` is asked for; the default is not.
 pub(crate) fn ack(ack: Ack) -> Option<&'static str> {
     match ack {
-        Ack::All => None,
-        Ack::Leader => Some("leader"),
-        Ack::Quorum => Some("quorum"),
+        Ack::All => Some("all"),
+        Ack::Quorum => None,
     }
 }
 
@@ -92,6 +99,34 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     }
 }
 
+/// Reads `2026-01-31T12:00:00.250Z`.
+pub(crate) fn time(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let [year, month, day] = numbers(date, '-')?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = numbers(time, ':')?;
+    let is_date =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && (1_970..=999_999_999).contains(&year);
+    if !is_date || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    let millis: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(seconds * 1_000 + millis))
+}
+
+fn numbers(text: &str, between: char) -> Option<[u64; 3]> {
+    let numbers: Option<Vec<_>> = text.split(between).map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+/// Counts in years that begin in March, so that the leap day is the last of its year.
+fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
+}
+
 /// The version in an `ETag`.
 pub(crate) fn etag(text: &str) -> Option<u64> {
     text.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
@@ -100,7 +135,7 @@ pub(crate) fn etag(text: &str) -> Option<u64> {
 /// The answer to a number that was changed.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Number {
-    pub(crate) value: i64,
+    pub(crate) number: i64,
 }
 
 /// The answer to something that was appended.
@@ -118,13 +153,20 @@ pub(crate) struct Changed {
 /// The answer to a key that was deleted.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Deleted {
-    pub(crate) deleted: bool,
+    pub(crate) existed: bool,
 }
 
 /// The answer to a prefix that was deleted.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DeletedCount {
     pub(crate) deleted: u64,
+}
+
+/// The answer to how long a key lives.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Lives {
+    /// None for one that does not expire.
+    pub(crate) ttl: Option<String>,
 }
 
 /// The answer to a session that was opened.
@@ -140,26 +182,32 @@ pub(crate) struct Page {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// Bytes in JSON: as text where they are UTF-8, else in base64 under a second name.
+/// A key of a page: as text where it is UTF-8, else in base64 under a second name.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Item {
     key: Option<String>,
     key_base64: Option<String>,
-    value: Option<String>,
     value_base64: Option<String>,
+    value_bytes: u64,
     version: u64,
+    expires_at_ms: Option<u64>,
 }
 
 impl Item {
-    /// None if a key or a value is missing, or is no base64.
+    /// None if there is no key, or a key or a value is no base64.
     pub(crate) fn entry(self) -> Option<ScanEntry> {
         let key = either(self.key, self.key_base64.as_deref())?;
-        let value = either(self.value, self.value_base64.as_deref())?;
-        Some(ScanEntry { key, value, version: Version(self.version) })
+        let value = match self.value_base64 {
+            Some(value) => Some(from_base64(&value)?.into()),
+            None => None,
+        };
+        let expires_at = self.expires_at_ms.map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
+        let (value_bytes, version) = (self.value_bytes, Version(self.version));
+        Some(ScanEntry { key, value, value_bytes, version, expires_at })
     }
 }
 
-pub(crate) fn either(text: Option<String>, base64: Option<&str>) -> Option<Bytes> {
+fn either(text: Option<String>, base64: Option<&str>) -> Option<Bytes> {
     match (text, base64) {
         (Some(text), None) => Some(Bytes::from(text)),
         (None, Some(base64)) => from_base64(base64).map(Bytes::from),
@@ -213,10 +261,11 @@ impl<'a> ValueBytes<'a> {
     }
 }
 
-/// Several operations. Those of one partition are one write, all or none of which is done.
+/// Several operations: those of an atomic batch are one write of one partition, all or none of which is done.
 #[derive(Debug, Serialize)]
 pub(crate) struct Batch<'a> {
-    pub(crate) ops: Vec<Op<'a>>,
+    pub(crate) atomic: bool,
+    pub(crate) operations: Vec<Op<'a>>,
 }
 
 /// What came of a batch, one result an operation.
@@ -225,14 +274,36 @@ pub(crate) struct BatchDone {
     pub(crate) results: Vec<OpDone>,
 }
 
-/// What came of one operation: a version where something was found or put, or a problem.
+/// What came of one operation: a version where something was put, an entry where one was asked for, or a problem.
 #[derive(Debug, Deserialize)]
 pub(crate) struct OpDone {
     pub(crate) version: Option<u64>,
-    pub(crate) value: Option<String>,
-    pub(crate) value_base64: Option<String>,
-    pub(crate) expires_in: Option<String>,
+    pub(crate) entry: Option<Found>,
     pub(crate) error: Option<ProblemBody>,
+}
+
+/// What was asked for, if it is there.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Found {
+    found: bool,
+    value_base64: Option<String>,
+    version: Option<u64>,
+    expires_at: Option<String>,
+}
+
+impl Found {
+    /// What was found. None if it is something else than an entry, or none.
+    pub(crate) fn entry(self) -> Option<Option<Entry>> {
+        if !self.found {
+            return Some(None);
+        }
+        let value = from_base64(&self.value_base64?)?.into();
+        let expires_at = match self.expires_at {
+            Some(at) => Some(time(&at)?),
+            None => None,
+        };
+        Some(Some(Entry { value, version: Version(self.version?), expires_at }))
+    }
 }
 
 /// An error as RFC 9457 has it, with what the cluster adds.
@@ -248,12 +319,10 @@ pub(crate) struct ProblemBody {
     pub(crate) partition: Option<u32>,
     #[serde(default)]
     pub(crate) reasons: Vec<String>,
-    /// Who leads the partition, when the node that answers does not.
+    /// The public address of who leads the partition, when the node that answers does not.
     pub(crate) leader: Option<String>,
     /// Since which epoch.
     pub(crate) epoch: Option<u64>,
-    /// The version that a key has, when it was to have another.
-    pub(crate) current: Option<u64>,
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -347,6 +416,12 @@ mod tests {
         assert_eq!(duration("1500ms"), Some(Duration::from_millis(1_500)));
         assert_eq!(duration("2m"), Some(Duration::from_mins(2)));
         assert_eq!(duration("2"), None);
+        let since_1970 = |text| time(text).map(|at| at.duration_since(UNIX_EPOCH).unwrap().as_millis());
+        assert_eq!(since_1970("1970-01-01T00:00:00.000Z"), Some(0));
+        assert_eq!(since_1970("2024-02-29T12:00:00.250Z"), Some(1_709_208_000_250));
+        assert_eq!(since_1970("2026-01-31T12:00:00Z"), Some(1_769_860_800_000));
+        assert_eq!(since_1970("2026-13-31T12:00:00Z"), None);
+        assert_eq!(since_1970("soon"), None);
         assert_eq!(etag("\"17\""), Some(17));
         assert_eq!(etag("17"), None);
     }

@@ -6,7 +6,7 @@ mod write;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::Method;
@@ -14,10 +14,10 @@ use hyper::Method;
 use crate::client::Client;
 use crate::error::Error;
 use crate::limits::{KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
-use crate::net::{Call, Kind, Reply, Target};
+use crate::net::{Call, Kind, Target};
 use crate::options::{Ack, Read};
 use crate::token::Token;
-use crate::wire::{self, Query};
+use crate::wire::{self, Lives, Query};
 
 pub use scan::{Scan, ScanEntry};
 pub use write::{PutCondition, PutOptions};
@@ -34,8 +34,8 @@ pub struct Entry {
     pub value: Bytes,
     /// Its version.
     pub version: Version,
-    /// How long it still lives. None if it does not expire.
-    pub expires_in: Option<Duration>,
+    /// When it expires, by the clocks of the nodes. None if it does not.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// How long an entry still lives.
@@ -117,10 +117,10 @@ impl Kv {
     ///
     /// See [`Kv`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>, Error> {
-        let call = self.read_call(Method::GET, key.as_ref())?;
+        let call = self.read_call(Method::GET, key.as_ref(), "")?;
         let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else { return Ok(None) };
-        let (version, expires_in) = (reply.version()?, reply.expires_in());
-        Ok(Some(Entry { value: reply.body, version, expires_in }))
+        let (version, expires_at) = (reply.version()?, reply.expires_at()?);
+        Ok(Some(Entry { value: reply.body, version, expires_at }))
     }
 
     /// Whether `key` is there.
@@ -129,7 +129,8 @@ impl Kv {
     ///
     /// See [`Kv`].
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        Ok(self.head(key.as_ref()).await?.is_some())
+        let call = self.read_call(Method::HEAD, key.as_ref(), "")?;
+        Ok(self.client.shared.run(&call).await?.unless_missing()?.is_some())
     }
 
     /// How long `key` still lives.
@@ -138,17 +139,16 @@ impl Kv {
     ///
     /// See [`Kv`].
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl, Error> {
-        let Some(reply) = self.head(key.as_ref()).await? else { return Ok(Ttl::Missing) };
-        Ok(reply.expires_in().map_or(Ttl::Never, Ttl::Expires))
+        let call = self.read_call(Method::GET, key.as_ref(), "/ttl")?;
+        let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else {
+            return Ok(Ttl::Missing);
+        };
+        let Some(ttl) = reply.json::<Lives>()?.ttl else { return Ok(Ttl::Never) };
+        wire::duration(&ttl).map(Ttl::Expires).ok_or_else(|| reply.malformed())
     }
 
-    async fn head(&self, key: &[u8]) -> Result<Option<Reply>, Error> {
-        let call = self.read_call(Method::HEAD, key)?;
-        self.client.shared.run(&call).await?.unless_missing()
-    }
-
-    fn read_call(&self, method: Method, key: &[u8]) -> Result<Call, Error> {
-        let path = wire::key_path(checked_key(key)?, "");
+    fn read_call(&self, method: Method, key: &[u8], noun: &str) -> Result<Call, Error> {
+        let path = wire::key_path(checked_key(key)?, noun);
         Ok(self.call(method, path, self.query(), Kind::Read(self.read.clone()), Target::key(key)))
     }
 

@@ -1,5 +1,7 @@
 //! Many keys, one page after the other.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use hyper::Method;
 
@@ -15,20 +17,26 @@ use crate::wire::{DeletedCount, Page};
 pub struct ScanEntry {
     /// The key.
     pub key: Bytes,
-    /// Its value.
-    pub value: Bytes,
+    /// Its value. None if the scan is of keys alone.
+    pub value: Option<Bytes>,
+    /// Bytes of its value.
+    pub value_bytes: u64,
     /// Its version.
     pub version: Version,
+    /// When it expires, by the clocks of the nodes. None if it does not.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// A walk through the keys with a prefix: partition by partition, within one in the order of keys.
 ///
-/// It is no snapshot. What was there from beginning to end comes once; what comes or goes meanwhile may or may not.
+/// It misses nothing that was acknowledged before a page was asked for, unless the [`Kv`] reads
+/// [any](crate::Read::Any) or [leader](crate::Read::Leader). It is no snapshot. What was there from beginning to end comes once; what comes or goes meanwhile may or may not.
 #[derive(Debug)]
 pub struct Scan {
     kv: Kv,
     prefix: Bytes,
     limit: usize,
+    with_values: bool,
     next: Next,
 }
 
@@ -47,6 +55,13 @@ impl Scan {
         self
     }
 
+    /// Keys without their values.
+    #[must_use]
+    pub fn keys_only(mut self) -> Self {
+        self.with_values = false;
+        self
+    }
+
     /// The next entries; none after the last page. A page may be empty although others follow it.
     ///
     /// # Errors
@@ -59,7 +74,8 @@ impl Scan {
             Next::Start => None,
         };
         let query = self.kv.query().bytes("prefix", &self.prefix).number("limit", self.limit);
-        let (query, kind) = (query.text("cursor", cursor), Kind::Read(self.kv.read.clone()));
+        let (query, kind) =
+            (query.text("cursor", cursor).flag("values", self.with_values), Kind::Read(self.kv.read.clone()));
         let call = self.kv.call(Method::GET, "/v1/kv".to_owned(), query, kind, Target::Any);
         let reply = self.kv.client.shared.run(&call).await?.done()?;
         let page: Page = reply.json()?;
@@ -78,7 +94,7 @@ impl Kv {
     /// [`Error::TooLarge`] if the prefix has more bytes than a key may have.
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Scan, Error> {
         let prefix = checked_prefix(prefix.as_ref())?;
-        Ok(Scan { kv: self.clone(), prefix, limit: PAGE_ENTRIES_MAX, next: Next::Start })
+        Ok(Scan { kv: self.clone(), prefix, limit: PAGE_ENTRIES_MAX, with_values: true, next: Next::Start })
     }
 
     /// Removes the keys that begin with `prefix`, all of the namespace if it is empty. Returns how many it found.
@@ -91,7 +107,7 @@ impl Kv {
     /// See [`Kv`]. After [`Error::OutcomeUnknown`] some may have gone.
     pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64, Error> {
         let prefix = checked_prefix(prefix.as_ref())?;
-        let query = self.write_query(None).bytes("prefix", &prefix);
+        let query = self.write_query(None).bytes("prefix", &prefix).flag("all", prefix.is_empty());
         let call = self.call(Method::DELETE, "/v1/kv".to_owned(), query, Kind::Sweep, Target::Any);
         Ok(self.client.shared.run(&call).await?.done()?.json::<DeletedCount>()?.deleted)
     }

@@ -105,6 +105,25 @@ impl Kv {
         self.client.shared.run(&call).await?.done()?.version()
     }
 
+    /// Puts a value without waiting until it is safe: it may be lost with the leader, and is not sent again once it may
+    /// have arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub async fn put_unconfirmed(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        let query = self.query().text("ack", Some("leader")).ttl(ttl);
+        let mut call = self.write_call(Method::PUT, key.as_ref(), "", query)?;
+        call.kind = Kind::Unnumbered;
+        call.body = checked_value(value.into())?;
+        self.client.shared.run(&call).await?.done().map(drop)
+    }
+
     /// Puts a value if the key still has `version`, and gives the new version.
     ///
     /// # Errors
@@ -141,8 +160,7 @@ impl Kv {
     async fn delete_on(&self, key: &[u8], condition: PutCondition) -> Result<bool, Error> {
         let mut call = self.write_call(Method::DELETE, key, "", self.write_query(None))?;
         call.headers.extend(condition.header());
-        let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else { return Ok(false) };
-        if reply.body.is_empty() { Ok(true) } else { Ok(reply.json::<Deleted>()?.deleted) }
+        Ok(self.client.shared.run(&call).await?.done()?.json::<Deleted>()?.existed)
     }
 
     /// Adds `by` to the number at `key`, and gives what it is then. A missing key is 0.
@@ -166,7 +184,7 @@ impl Kv {
     async fn add(&self, key: &[u8], verb: &str, by: i64) -> Result<i64, Error> {
         let query = self.write_query(None).number("by", by);
         let call = self.write_call(Method::POST, key, verb, query)?;
-        Ok(self.client.shared.run(&call).await?.done()?.json::<Number>()?.value)
+        Ok(self.client.shared.run(&call).await?.done()?.json::<Number>()?.number)
     }
 
     /// Adds bytes to the end of the value at `key`, and gives how many it has then. A missing key is empty.
@@ -224,5 +242,9 @@ impl PutCondition {
 }
 
 pub(super) fn checked_value(value: Bytes) -> Result<Bytes, Error> {
-    if value.len() <= VALUE_BYTES_MAX { Ok(value) } else { Err(Error::too_large("a value has at most 4 MiB")) }
+    if value.len() <= VALUE_BYTES_MAX {
+        Ok(value)
+    } else {
+        Err(Error::too_large("a value has at most 4 MiB"))
+    }
 }

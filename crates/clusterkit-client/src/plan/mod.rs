@@ -9,7 +9,7 @@ mod sessions;
 
 pub(crate) use breaker::Breaker;
 pub(crate) use budget::Budget;
-pub(crate) use choice::{Choice, choose};
-pub(crate) use pursuit::{Ending, Pursuit, Step};
-pub(crate) use routes::{InvalidTopology, Route, Routes};
+pub(crate) use choice::{Candidates, Choice, choose};
+pub(crate) use pursuit::{Ending, Pursuit, Step, share};
+pub(crate) use routes::{InvalidTopology, Routes};
 pub(crate) use sessions::{Claim, SessionId, Sessions, Ticket};
