@@ -118,7 +118,7 @@ impl Kv {
     /// See [`Kv`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>, Error> {
         let call = self.read_call(Method::GET, key.as_ref(), "")?;
-        let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else { return Ok(None) };
+        let Some(reply) = self.client.shared.run(&call).await?.unless_missing() else { return Ok(None) };
         let (version, expires_at) = (reply.version()?, reply.expires_at()?);
         Ok(Some(Entry { value: reply.body, version, expires_at }))
     }
@@ -130,7 +130,7 @@ impl Kv {
     /// See [`Kv`].
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let call = self.read_call(Method::HEAD, key.as_ref(), "")?;
-        Ok(self.client.shared.run(&call).await?.unless_missing()?.is_some())
+        Ok(self.client.shared.run(&call).await?.unless_missing().is_some())
     }
 
     /// How long `key` still lives.
@@ -140,7 +140,7 @@ impl Kv {
     /// See [`Kv`].
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl, Error> {
         let call = self.read_call(Method::GET, key.as_ref(), "/ttl")?;
-        let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else {
+        let Some(reply) = self.client.shared.run(&call).await?.unless_missing() else {
             return Ok(Ttl::Missing);
         };
         let Some(ttl) = reply.json::<Lives>()?.ttl else { return Ok(Ttl::Never) };

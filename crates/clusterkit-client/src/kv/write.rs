@@ -206,7 +206,7 @@ impl Kv {
     pub async fn expire(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool, Error> {
         let query = self.write_query(None).ttl(Some(ttl));
         let call = self.write_call(Method::POST, key.as_ref(), "/expire", query)?;
-        Ok(self.client.shared.run(&call).await?.unless_missing()?.is_some())
+        Ok(self.client.shared.run(&call).await?.unless_missing().is_some())
     }
 
     /// Lets `key` not expire. Returns whether it would have; not if it is missing.
@@ -216,7 +216,7 @@ impl Kv {
     /// As [`put`](Self::put).
     pub async fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let call = self.write_call(Method::POST, key.as_ref(), "/persist", self.write_query(None))?;
-        let Some(reply) = self.client.shared.run(&call).await?.unless_missing()? else { return Ok(false) };
+        let Some(reply) = self.client.shared.run(&call).await?.unless_missing() else { return Ok(false) };
         Ok(reply.json::<Changed>()?.changed)
     }
 

@@ -170,8 +170,8 @@ impl Reply {
     }
 
     /// None if the key was missing.
-    pub(crate) fn unless_missing(self) -> Result<Option<Self>, Error> {
-        Ok((self.status != StatusCode::NOT_FOUND).then_some(self))
+    pub(crate) fn unless_missing(self) -> Option<Self> {
+        (self.status != StatusCode::NOT_FOUND).then_some(self)
     }
 
     /// What was done. A key that was missing was to be there.

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn client(cluster: &Cluster, deadline: Duration) -> Client {
     let options = Options::default().deadline(deadline);
-    Client::connect([cluster.addrs["n2"].clone()], options).await.unwrap()
+    Client::connect([cluster.addrs["n2"].clone()], options).await.expect("a seed answers")
 }
 
 async fn kv(cluster: &Cluster) -> Kv {
@@ -30,6 +30,15 @@ async fn check<T>(acts: Vec<Act>, call: impl AsyncFnOnce(Kv) -> T, expect: &[&st
     let result = timeout(PATIENCE, call(kv)).await.expect("the call ends");
     assert_eq!(cluster.lines(), expect);
     result
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("it comes to hold");
 }
 
 const OPEN: &str = "n1 POST /v1/kv/sessions?key=a direct";
@@ -145,9 +154,7 @@ async fn a_write_that_hangs_follows_the_leader_to_another_node() {
     let kv = kv(&cluster).await;
     let started = Instant::now();
     let put = tokio::spawn(async move { kv.put("a", "x").await });
-    while cluster.lines().len() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| cluster.lines().len() == 2).await;
     cluster.publish(2, "crc16-slots", &[("n3", 2)]);
     assert_eq!(put.await.unwrap().unwrap(), Version(9));
     assert_eq!(cluster.lines()[1..], ["n1 PUT /v1/kv/a direct 1.1.1", "n3 PUT /v1/kv/a direct 1.1.1"]);
@@ -159,28 +166,25 @@ async fn the_topology_is_followed_until_the_last_clone_is_gone() {
     let cluster = Cluster::start(|_, _| Act::put(9)).await;
     let client = client(&cluster, Duration::from_secs(10)).await;
     cluster.publish(5, "crc16-slots", &[("n2", 2)]);
-    let followed = async {
-        while client.route_version() != 5 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, followed).await.expect("the new version is adopted");
+    until(|| client.route_version() == 5).await;
     client.kv().get("a").await.unwrap();
     assert_eq!(cluster.lines(), ["n2 GET /v1/kv/a direct"]);
     let clone = client.clone();
     drop(client);
     cluster.publish(6, "crc16-slots", &[("n2", 2)]);
-    let followed = async {
-        while clone.route_version() != 6 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, followed).await.expect("a clone keeps it going");
-    let hung_up = cluster.hung_up.clone();
+    until(|| clone.route_version() == 6 && cluster.waiting() == 1).await;
     drop(clone);
-    // The task may be between two polls, and then none is broken off.
-    drop(timeout(Duration::from_secs(1), hung_up.notified()).await);
-    cluster.publish(7, "crc16-slots", &[("n2", 2)]);
+    until(|| cluster.waiting() == 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_a_newer_epoch_brings_the_topology_at_once() {
+    let cluster = Cluster::start(|_, _| Act::put(9).with("ck-partition", "0").with("ck-epoch", "8")).await;
+    let client = client(&cluster, Duration::from_secs(10)).await;
+    until(|| cluster.waiting() == 1).await;
+    client.kv().get("a").await.unwrap();
+    // The long poll is broken off, and after the question a new one waits.
+    until(|| cluster.asked_at_once() == 2 && cluster.waiting() == 1).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Nodes that answer as a test wants, on real sockets.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// What a node does with a request.
 #[derive(Debug, Clone)]
@@ -64,8 +64,9 @@ pub(crate) struct Cluster {
     pub(crate) addrs: BTreeMap<&'static str, String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     topology: watch::Sender<(u64, String)>,
-    /// Told when a client hangs up on a long poll.
-    pub(crate) hung_up: Arc<Notify>,
+    /// Clients that wait for a newer topology.
+    waiting: Arc<AtomicUsize>,
+    asked_at_once: Arc<AtomicUsize>,
 }
 
 impl Cluster {
@@ -73,22 +74,24 @@ impl Cluster {
     /// Sessions are opened without it. `n1` leads the one partition, and all hold it.
     pub(crate) async fn start(script: impl Fn(&Seen, usize) -> Act + Send + Sync + 'static) -> Self {
         let (topology, script) = (watch::Sender::new((0, String::new())), Arc::new(script));
-        let (seen, hung_up) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let (seen, waiting) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let asked_at_once = Arc::new(AtomicUsize::new(0));
         let mut addrs = BTreeMap::new();
         for name in ["n1", "n2", "n3"] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            addrs.insert(name, listener.local_addr().unwrap().to_string());
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            addrs.insert(name, listener.local_addr().expect("a listener has an address").to_string());
             let script: Arc<Script> = script.clone();
             let node = Node {
                 name,
                 script,
                 seen: seen.clone(),
                 topology: topology.clone(),
-                hung_up: hung_up.clone(),
+                waiting: waiting.clone(),
+                asked_at_once: asked_at_once.clone(),
             };
             tokio::spawn(node.serve(listener));
         }
-        let cluster = Self { addrs, seen, topology, hung_up };
+        let cluster = Self { addrs, seen, topology, waiting, asked_at_once };
         cluster.publish(1, "crc16-slots", &[("n1", 1)]);
         cluster
     }
@@ -121,8 +124,8 @@ impl Cluster {
 
     /// Another address of `name` from now on, at which nobody listens.
     pub(crate) async fn move_away(&mut self, name: &'static str) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        self.addrs.insert(name, listener.local_addr().unwrap().to_string());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        self.addrs.insert(name, listener.local_addr().expect("a listener has an address").to_string());
     }
 
     /// Every request but for the topology so far, as `node line`.
@@ -130,8 +133,18 @@ impl Cluster {
         self.seen().iter().map(|seen| format!("{} {}", seen.node, seen.line)).collect()
     }
 
+    /// How often the topology was asked for without waiting.
+    pub(crate) fn asked_at_once(&self) -> usize {
+        self.asked_at_once.load(Ordering::SeqCst)
+    }
+
+    /// How many clients wait for a newer topology.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().expect("no test holds it while it fails").clone()
     }
 }
 
@@ -140,14 +153,15 @@ struct Node {
     script: Arc<Script>,
     seen: Arc<Mutex<Vec<Seen>>>,
     topology: watch::Sender<(u64, String)>,
-    hung_up: Arc<Notify>,
+    waiting: Arc<AtomicUsize>,
+    asked_at_once: Arc<AtomicUsize>,
 }
 
 impl Node {
     async fn serve(self, listener: TcpListener) {
         let node = Arc::new(self);
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let (stream, _) = listener.accept().await.expect("a listener accepts");
             let node = node.clone();
             let service = service_fn(move |request| node.clone().answer(request));
             tokio::spawn(async move {
@@ -165,7 +179,7 @@ impl Node {
         }
         let seen = self.see(request).await;
         let (act, opened) = {
-            let mut all = self.seen.lock().unwrap();
+            let mut all = self.seen.lock().expect("no test holds it while it fails");
             let opened = all.iter().filter(|seen| is_opening(seen)).count() + 1;
             all.push(seen.clone());
             let before = all.iter().filter(|seen| !is_opening(seen)).count();
@@ -177,7 +191,7 @@ impl Node {
                 for (name, value) in headers {
                     answer = answer.header(name, value);
                 }
-                Ok(answer.body(body.into()).unwrap())
+                Ok(answer.body(body.into()).expect("an answer"))
             }
             Act::Cut => Err(Act::Cut),
             Act::Hang => pending().await,
@@ -186,21 +200,32 @@ impl Node {
 
     /// The topology, once it is newer than the client's if it wants to wait.
     async fn tell(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let known = request.headers()["if-none-match"].to_str().unwrap().trim_matches('"').parse().unwrap();
+        let known = request.headers()["if-none-match"]
+            .to_str()
+            .expect("text")
+            .trim_matches('"')
+            .parse()
+            .expect("a version");
         let mut topology = self.topology.subscribe();
         if request.uri().query().is_some() {
-            let told = HangUp(&self.hung_up);
-            topology.wait_for(|(version, _)| *version > known).await.unwrap();
-            std::mem::forget(told);
+            let _waiting = Waiting::new(&self.waiting);
+            topology.wait_for(|(version, _)| *version > known).await.expect("the sender lives");
+        } else {
+            self.asked_at_once.fetch_add(1, Ordering::SeqCst);
         }
         let (version, body) = topology.borrow().clone();
         let status = if version > known { 200 } else { 304 };
-        Response::builder().status(status).header("etag", format!("\"{version}\"")).body(body.into()).unwrap()
+        Response::builder()
+            .status(status)
+            .header("etag", format!("\"{version}\""))
+            .body(body.into())
+            .expect("an answer")
     }
 
     async fn see(&self, request: Request<Incoming>) -> Seen {
         let (head, body) = request.into_parts();
-        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let body =
+            String::from_utf8(body.collect().await.expect("a whole body").to_bytes().to_vec()).expect("text");
         let query = head.uri.query().unwrap_or_default();
         let query: Vec<_> =
             query.split('&').filter(|part| !part.starts_with("timeout=") && !part.is_empty()).collect();
@@ -208,7 +233,7 @@ impl Node {
         let mut line = format!("{} {}{mark}{}", head.method, head.uri.path(), query.join("&"));
         for name in ["ck-route", "ck-request", "if-match", "if-none-match"] {
             if let Some(value) = head.headers.get(name) {
-                line = format!("{line} {}", value.to_str().unwrap());
+                line = format!("{line} {}", value.to_str().expect("text"));
             }
         }
         Seen { node: self.name, line, body }
@@ -219,11 +244,19 @@ fn is_opening(seen: &Seen) -> bool {
     seen.line.contains("/v1/kv/sessions")
 }
 
-struct HangUp<'a>(&'a Notify);
+/// Counts a client until it has its answer or hangs up.
+struct Waiting<'a>(&'a AtomicUsize);
 
-impl Drop for HangUp<'_> {
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -234,9 +267,3 @@ impl std::fmt::Display for Act {
 }
 
 impl std::error::Error for Act {}
-
-impl From<Infallible> for Act {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
