@@ -136,11 +136,19 @@ impl Shared {
                 Ok(ended) => return Some(ended),
                 Err(ending) => ending,
             };
+            if let (Ending::SessionOver, Some(held)) = (ending, &held) {
+                held.end_session();
+            }
             match course.pursuit.next(ending, self.chance.draw()) {
                 Step::GiveUp => return None,
                 Step::Later(wait) => self.pause(wait, deadline).await?,
                 Step::Now => {}
-                Step::Renew => held.take()?.end_session(),
+                Step::Renew(wait) => {
+                    held.take()?;
+                    if let Some(wait) = wait {
+                        self.pause(wait, deadline).await?;
+                    }
+                }
             }
         }
     }

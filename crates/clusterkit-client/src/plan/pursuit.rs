@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, REDIRECTS_MAX, RETRY_AFTER_MAX};
+use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, REDIRECTS_MAX, RENEWALS_MAX, RETRY_AFTER_MAX};
 
 /// How an attempt ended that brought no final answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) enum Step {
     Later(Duration),
     /// Ask again at once.
     Now,
-    /// Ask again at once, in another session.
-    Renew,
+    /// Ask again in another session: at once the first time, later after this time.
+    Renew(Option<Duration>),
 }
 
 /// The course of one call.
@@ -40,13 +40,14 @@ pub(crate) struct Pursuit {
     is_repeatable: bool,
     is_unknown: bool,
     redirects: u32,
+    renewals: u32,
     waits: u32,
 }
 
 impl Pursuit {
     /// A call whose request may be sent again after an attempt of unknown outcome, or not.
     pub(crate) fn new(is_repeatable: bool) -> Self {
-        Self { is_repeatable, is_unknown: false, redirects: 0, waits: 0 }
+        Self { is_repeatable, is_unknown: false, redirects: 0, renewals: 0, waits: 0 }
     }
 
     /// Whether the request may be sent again whatever became of it.
@@ -64,7 +65,7 @@ impl Pursuit {
         match ending {
             Ending::Misdirected { is_leader_named } => self.redirect(is_leader_named, chance),
             Ending::NotDone { retry_after } => self.wait(retry_after, chance),
-            Ending::SessionOver => self.renew(),
+            Ending::SessionOver => self.renew(chance),
             Ending::Unknown => self.doubt(chance),
         }
     }
@@ -81,8 +82,13 @@ impl Pursuit {
         if is_early { Step::Now } else { self.wait(None, chance) }
     }
 
-    fn renew(&mut self) -> Step {
-        if self.is_unknown { Step::GiveUp } else { Step::Renew }
+    fn renew(&mut self, chance: u64) -> Step {
+        if self.is_unknown {
+            return Step::GiveUp;
+        }
+        self.renewals += 1;
+        let is_early = self.renewals <= RENEWALS_MAX;
+        Step::Renew(if is_early { None } else { Some(self.backoff(chance)) })
     }
 
     fn doubt(&mut self, chance: u64) -> Step {
@@ -90,12 +96,17 @@ impl Pursuit {
         if self.is_repeatable { self.wait(None, chance) } else { Step::GiveUp }
     }
 
-    /// Full jitter: anything up to a bound that doubles, and what the node asks for before that.
+    /// At least what the node asks for.
     fn wait(&mut self, retry_after: Option<Duration>, chance: u64) -> Step {
+        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        Step::Later(asked + self.backoff(chance))
+    }
+
+    /// Full jitter: anything up to a bound that doubles.
+    fn backoff(&mut self, chance: u64) -> Duration {
         let bound = BACKOFF_FIRST.saturating_mul(1 << self.waits.min(16)).min(BACKOFF_MAX);
         self.waits += 1;
-        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-        Step::Later(asked + share(bound, chance))
+        share(bound, chance)
     }
 }
 
@@ -114,14 +125,18 @@ mod tests {
     const NAMED: Ending = Ending::Misdirected { is_leader_named: true };
     const UNNAMED: Ending = Ending::Misdirected { is_leader_named: false };
 
+    fn millis(wait: Duration) -> String {
+        wait.as_nanos().div_ceil(1_000_000).to_string()
+    }
+
     /// What follows each ending, with the longest of each wait in milliseconds.
     fn check(is_repeatable: bool, endings: &[Ending], expect: &str) {
         let mut pursuit = Pursuit::new(is_repeatable);
         let shown = endings.iter().map(|ending| match pursuit.next(*ending, u64::MAX) {
             Step::GiveUp => "end".to_owned(),
-            Step::Later(wait) => wait.as_nanos().div_ceil(1_000_000).to_string(),
+            Step::Later(wait) => millis(wait),
             Step::Now => "now".to_owned(),
-            Step::Renew => "renew".to_owned(),
+            Step::Renew(wait) => format!("renew{}", wait.map(millis).unwrap_or_default()),
         });
         assert_eq!(shown.collect::<Vec<_>>().join(" "), expect);
     }
@@ -164,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_session_is_renewed_unless_an_attempt_in_it_is_unknown() {
-        check(true, &[Ending::SessionOver, NOT_DONE, Ending::SessionOver], "renew 25 renew");
+        check(true, &[Ending::SessionOver, NOT_DONE, Ending::SessionOver], "renew 25 renew50");
         check(true, &[UNKNOWN, NOT_DONE, Ending::SessionOver], "25 50 end");
     }
 }

@@ -95,6 +95,15 @@ async fn a_session_that_is_over_is_replaced_while_nothing_was_sent_in_it() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_always_over_are_replaced_at_leisure() {
+    let cluster = Cluster::start(|_, _| Act::problem(410, "session_expired", "")).await;
+    let kv = client(&cluster, Duration::from_millis(400)).await.kv();
+    let error = kv.put("a", "x").await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(cluster.lines().len() < 40, "{} requests", cluster.lines().len());
+}
+
+#[tokio::test]
 async fn a_session_that_is_over_after_an_unknown_attempt_leaves_the_outcome_unknown() {
     let acts = [Act::problem(504, "outcome_unknown", ""), Act::problem(410, "session_expired", "")];
     let expect = [OPEN, "n1 PUT /v1/kv/a direct 1.1.1", "n1 PUT /v1/kv/a direct 1.1.1"];
