@@ -11,8 +11,15 @@ use crate::options::Ack;
 
 /// The path of a key, with every byte escaped that is not plain everywhere.
 pub(crate) fn key_path(key: &[u8], verb: &str) -> String {
-    format!("/v1/kv/{}{verb}", escaped(key))
+    match key {
+        // Routes have these names, where nothing is escaped.
+        [first, rest @ ..] if ROUTES.contains(&key) => format!("/v1/kv/%{first:02X}{}{verb}", escaped(rest)),
+        _ => format!("/v1/kv/{}{verb}", escaped(key)),
+    }
 }
+
+/// What lies beside the keys.
+const ROUTES: [&[u8]; 3] = [b"batch", b"sessions", b"watch"];
 
 /// `bytes` as a part of a path or query.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
@@ -381,6 +388,15 @@ mod tests {
         check(b"user:1/a?b#c%", "user%3A1%2Fa%3Fb%23c%25");
         check(b"..", "%2E%2E");
         check(b"\xff\x00 ", "%FF%00%20");
+    }
+
+    #[test]
+    fn keys_that_are_called_like_a_route_are_escaped() {
+        let check = |key: &[u8], expect: &str| assert_eq!(key_path(key, "/ttl"), expect);
+        check(b"batch", "/v1/kv/%62atch/ttl");
+        check(b"sessions", "/v1/kv/%73essions/ttl");
+        check(b"watch", "/v1/kv/%77atch/ttl");
+        check(b"watches", "/v1/kv/watches/ttl");
     }
 
     #[test]

@@ -179,7 +179,10 @@ impl Shared {
             return Err(Ending::NotDone { retry_after: None });
         };
         choice.is_direct &= course.pursuit.wants_redirects();
+        // If the time is up before there is room, this client has too much under way.
+        course.overload = Some(None);
         let place = self.nodes.place(&choice.addr).await;
+        course.overload = None;
         let patience = call.patience(deadline);
         let path = self.path(call, partition, patience);
         let request = request(call, path, ticket, choice.is_direct, course.reasons.request_id());
