@@ -61,6 +61,7 @@ impl<T> Queue<T> {
     }
 
     /// Inputs for one step, without waiting for any.
+    #[cfg(test)]
     pub(super) fn take(&self) -> Vec<T> {
         lock(&self.waiting).take()
     }

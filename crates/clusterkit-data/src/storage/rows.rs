@@ -105,14 +105,6 @@ pub(crate) fn session_changes(changes: SessionChanges) -> Vec<Change> {
     sessions.into_iter().map(session).chain(answers.into_iter().map(answer)).collect()
 }
 
-/// Keys and values of one change, as the state store counts them.
-pub(crate) fn bytes_of(change: &Change) -> usize {
-    match change {
-        Change::Delete { key } => key.len(),
-        Change::Put { key, value } => key.len() + value.len(),
-    }
-}
-
 fn change(key: Bytes, value: Option<Bytes>) -> Change {
     match value {
         Some(value) => Change::Put { key, value },
