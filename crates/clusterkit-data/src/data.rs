@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit::net::{Clock, SystemClock};
 use clusterkit::{Builder, ClusterKit};
 use clusterkit_core::id::{Epoch, PartitionId, ReplicaUid};
 use clusterkit_core::replica::{
-    Ack, Config, Entry, Recovered, ReplicaKey, ReplicaStatus, Replicas, SessionConfig, SessionId,
+    Config, Entry, Recovered, ReplicaKey, ReplicaStatus, Replicas, SessionConfig, SessionId,
 };
 use clusterkit_storage::disk::{Disk, RealDisk};
 use clusterkit_storage::{shared_log, state_store};
@@ -184,14 +183,14 @@ impl Data {
         let Some(((inbox, recovered), begin)) = begin else { return };
         let (config, started_at) = (begin.config.clone(), begin.started_at);
         let (shared, node) = (self.shared.clone(), node.clone());
+        // Requests may come as soon as it listens; they wait until the engine runs. It is set here only.
+        drop(shared.node.set(node.clone()));
         self.shared.tracker.spawn(async move {
             if node.ready().await.is_err() {
                 return shared.stop.cancel();
             }
             let (me, incarnation) = (node.node_id().clone(), node.incarnation());
             let replicas = Replicas::new(config, me, incarnation, started_at, recovered);
-            // It is set here only.
-            drop(shared.node.set(node.clone()));
             let engine = Engine::new(shared.clone(), node.clone(), replicas);
             shared.running.send_replace(true);
             tokio::select! {
@@ -230,7 +229,7 @@ impl Data {
 impl Data {
     /// Writes to a partition, through whichever node leads it. While nobody does, it waits.
     ///
-    /// With [`Ack::Quorum`] and [`Ack::All`] an acknowledged write survives everything that leaves one in-sync
+    /// With [`Ack::Quorum`](crate::Ack::Quorum) and [`Ack::All`](crate::Ack::All) an acknowledged write survives everything that leaves one in-sync
     /// replica. One without a session request is not repeated by the library where it may have taken effect.
     ///
     /// # Errors
@@ -246,13 +245,18 @@ impl Data {
         self.router().write(partition, entry, options).await
     }
 
-    /// Opens a session with a partition, for writes that take effect once however often they are repeated.
+    /// Opens a session with a partition, for writes that take effect once however often they are repeated. Not with
+    /// [`Ack::Leader`](crate::Ack::Leader).
     ///
     /// # Errors
     ///
     /// See [`WriteError`]. A retry opens another one; the first expires by itself.
-    pub async fn open_session(&self, partition: PartitionId, deadline: Duration) -> Result<SessionId, WriteError> {
-        let options = WriteOptions { deadline, ack: Ack::Quorum, ..WriteOptions::default() };
+    pub async fn open_session(
+        &self,
+        partition: PartitionId,
+        options: &WriteOptions,
+    ) -> Result<SessionId, WriteError> {
+        let options = WriteOptions { request: None, ..options.clone() };
         let written = self.router().write(partition, Entry::OpenSession, &options).await?;
         Ok(SessionId { epoch: written.epoch, offset: written.offset })
     }

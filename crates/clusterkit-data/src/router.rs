@@ -215,7 +215,10 @@ impl<'a> Router<'a> {
     ) -> Attempt<Written, WriteError> {
         let deadline_ms = millis(patience);
         let body = wire::encode(&Request::Write { partition, entry: entry.clone(), ack, deadline_ms });
-        let answer = node.request(leader, Lane::Data, body, patience).await;
+        let asked = node.request(leader, Lane::Data, body, patience);
+        let Some(answer) = unless_replaced(node, partition, leader, asked).await else {
+            return Attempt::Done(Err(WriteError::OutcomeUnknown));
+        };
         match answer.map(|body| wire::decode(&body)) {
             Ok(Some(Response::Written(Err(error @ WriteError::NotLeader { .. })))) => Attempt::Again(error),
             Ok(Some(Response::Written(Err(WriteError::Stopped)))) => Attempt::Again(WriteError::Unavailable),
@@ -325,7 +328,12 @@ impl Router<'_> {
     ) -> Attempt<Answered, QueryError> {
         let deadline_ms = millis(patience);
         let body = wire::encode(&Request::Query { partition, question: question.clone(), read, deadline_ms });
-        let answer = node.request(target, Lane::Data, body, patience).await;
+        let asked = node.request(target, Lane::Data, body, patience);
+        let answer = match read {
+            Read::Leader | Read::Linearizable => unless_replaced(node, partition, target, asked).await,
+            Read::Any | Read::Session { .. } => Some(asked.await),
+        };
+        let Some(answer) = answer else { return Attempt::Again(QueryError::Unavailable) };
         match answer.map(|body| wire::decode(&body)) {
             Ok(Some(Response::Answered(Err(error)))) => match error {
                 QueryError::Overloaded | QueryError::NoPartition => Attempt::Done(Err(error)),
@@ -368,6 +376,26 @@ impl Router<'_> {
         });
         // Either is reason enough to look again.
         drop(self.within(patience, moved).await);
+    }
+}
+
+/// What comes of a request to the leader of a partition; nothing once another node leads it: one that hangs answers
+/// no more.
+async fn unless_replaced<T>(
+    node: &ClusterKit,
+    partition: PartitionId,
+    leader: &NodeId,
+    asked: impl Future<Output = T>,
+) -> Option<T> {
+    let mut topology = node.watch();
+    let replaced = topology.wait_for(|newer| {
+        let now = newer.partition(partition).and_then(|record| record.leader.as_ref());
+        now.is_some_and(|now| now != leader)
+    });
+    tokio::select! {
+        biased;
+        answer = asked => Some(answer),
+        _ = replaced => None,
     }
 }
 

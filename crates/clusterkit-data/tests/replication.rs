@@ -145,7 +145,7 @@ async fn a_request_of_a_session_takes_effect_once() {
     let dir = TempDir::new().unwrap();
     let nodes = cluster(dir.path(), 1).await;
     let (data, partition) = (&nodes[0].data, PartitionId(0));
-    let session = within(data.open_session(partition, Duration::from_secs(60))).await.unwrap();
+    let session = within(data.open_session(partition, &write_options())).await.unwrap();
     let request = Some(SessionRequest { session, sequence: 1 });
     let options = WriteOptions { request, ..write_options() };
     let first = within(data.write(partition, "a", &options)).await.unwrap();

@@ -16,6 +16,8 @@ const CK_PARTITION: HeaderName = HeaderName::from_static("ck-partition");
 const CK_EPOCH: HeaderName = HeaderName::from_static("ck-epoch");
 /// What to give as `min_index`, to see at least as much.
 const CK_INDEX: HeaderName = HeaderName::from_static("ck-index");
+/// The write had taken effect before; this is the answer of then.
+const CK_REPLAYED: HeaderName = HeaderName::from_static("ck-replayed");
 /// When the entry expires.
 const CK_EXPIRES_AT: HeaderName = HeaderName::from_static("ck-expires-at");
 
@@ -98,6 +100,9 @@ impl From<Outcome> for WrittenDto {
 /// A write was done: 200, or 202 where nobody waited for what came of it.
 pub(super) fn written(done: &Done<Outcome>) -> Response {
     let mut headers = place(done.place);
+    if done.replayed {
+        headers.insert(CK_REPLAYED, HeaderValue::from_static("true"));
+    }
     let Some(outcome) = done.outcome else {
         return (StatusCode::ACCEPTED, headers, Json(WrittenDto::default())).into_response();
     };

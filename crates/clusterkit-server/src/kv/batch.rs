@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use clusterkit::http::{Code, Endpoint, JsonBody, Problem, Query};
@@ -16,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::answer::{self, WrittenDto, time};
 use super::limits::{BATCH_BODY_BYTES_MAX, OPERATIONS_MAX};
 use super::text::{base64, either};
-use super::wish::{AckWish, expiry, namespace, read_options, ttl, write_options};
+use super::wish::{AckWish, CK_REQUEST, expiry, namespace, read_options, session_request, ttl, write_options};
 use super::{KvApi, READ_CODES, WRITE_CODES, failure};
 
 pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
@@ -25,6 +26,7 @@ pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
     vec![
         Endpoint::post("/v1/kv/batch", batch)
             .summary(summary)
+            .header(CK_REQUEST, "Of an atomic batch: which request of which session it is, as in `3.17.1`.")
             .query::<BatchQuery>()
             .body::<BatchDto>()
             .json::<ResultsDto>("What came of each, in their order.")
@@ -260,11 +262,17 @@ fn checked(operations: Vec<OperationDto>) -> Result<Vec<Operation>, Problem> {
 async fn batch(
     State(api): State<KvApi>,
     Query(query): Query<BatchQuery>,
+    headers: HeaderMap,
     JsonBody(batch): JsonBody<BatchDto, BATCH_BODY_BYTES_MAX>,
 ) -> Result<Response, Problem> {
+    let request = session_request(&headers)?;
+    if request.is_some() && !batch.atomic {
+        return Err(invalid("only an atomic batch can be a request of a session"));
+    }
+    let options = write_options(query.ack, query.timeout.as_deref(), true)?;
     let request = Request {
         namespace: namespace(query.ns.as_deref())?,
-        writes: write_options(query.ack, query.timeout.as_deref(), true)?,
+        writes: WriteOptions { request, ..options },
         reads: read_options(None, None, query.timeout.as_deref(), true)?,
     };
     let operations = checked(batch.operations)?;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clusterkit::http::{Code, Endpoint, Problem, Query, RawBody};
+use clusterkit_data::WriteOptions;
 use clusterkit_services::kv::limits::VALUE_BYTES_MAX;
 use clusterkit_services::kv::{Change, Place, Seen, Value, Write};
 use serde::Deserialize;
@@ -11,14 +12,15 @@ use utoipa::IntoParams;
 
 use super::answer::{self, WrittenDto};
 use super::wish::{
-    AckWish, CK_ROUTE, Flag, KeyInPath, Origin, ReadWish, condition, expiry, is_known, namespace,
-    read_options, write_options,
+    AckWish, CK_REQUEST, CK_ROUTE, Flag, KeyInPath, Origin, ReadWish, condition, expiry, is_known, namespace,
+    read_options, session_request, write_options,
 };
 use super::{KvApi, READ_CODES, WRITE_CODES, Way};
 
 /// The media type of a value.
 pub(super) const BYTES: &str = "application/octet-stream";
 pub(super) const ROUTE_NOTE: &str = "`direct`: answer 421 rather than ask another node.";
+pub(super) const REQUEST_NOTE: &str = "Which request of which session it is, as in `3.17.1`: it takes effect once.";
 const IF_MATCH_NOTE: &str = "Only at this version, or with `*` only if the key is there.";
 
 pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
@@ -39,6 +41,7 @@ pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
             .summary("Sets the value of a key.")
             .query::<PutQuery>()
             .header(CK_ROUTE, ROUTE_NOTE)
+            .header(CK_REQUEST, REQUEST_NOTE)
             .header("if-match", IF_MATCH_NOTE)
             .header("if-none-match", "`*`: only if the key is not there.")
             .body_bytes(BYTES)
@@ -49,6 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
             .summary("Removes a key, if it is there.")
             .query::<WriteQuery>()
             .header(CK_ROUTE, ROUTE_NOTE)
+            .header(CK_REQUEST, REQUEST_NOTE)
             .header("if-match", IF_MATCH_NOTE)
             .json::<WrittenDto>("It is not there any more.")
             .fails(WRITE_CODES)
@@ -175,6 +179,7 @@ pub(super) async fn carry_out(
     let way = Way::new(origin, query.redirect);
     let namespace = namespace(query.ns.as_deref())?;
     let options = write_options(query.ack, query.timeout.as_deref(), way.forwards())?;
+    let options = WriteOptions { request: session_request(headers)?, ..options };
     let write = write.only_if(condition(headers, query.ack)?);
     let key = write.key.clone();
     Ok(match api.store.write(&namespace, write, &options).await {

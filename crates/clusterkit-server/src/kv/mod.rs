@@ -8,6 +8,7 @@ mod failure;
 mod limits;
 mod scan;
 mod seeds;
+mod session;
 mod sweep;
 mod text;
 mod watch;
@@ -63,6 +64,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint<KvApi>> {
     let mut endpoints = scan::endpoints();
     endpoints.extend(batch::endpoints());
     endpoints.extend(watch::endpoints());
+    endpoints.extend(session::endpoints());
     endpoints.extend(entry::endpoints());
     endpoints.extend(change::endpoints());
     endpoints.extend(seeds::endpoints());

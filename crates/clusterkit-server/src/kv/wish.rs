@@ -7,8 +7,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use bytes::Bytes;
+use clusterkit::Epoch;
 use clusterkit::http::{Code, Problem, parse_duration};
-use clusterkit_data::{Ack, Read, ReadOptions, WriteOptions};
+use clusterkit_data::{Ack, Read, ReadOptions, SessionId, SessionRequest, WriteOptions};
 use clusterkit_services::Namespace;
 use clusterkit_services::kv::{Condition, Deadline, Expiry, Version};
 use serde::{Deserialize, Deserializer, de};
@@ -20,6 +21,8 @@ use super::text::key_in_path;
 /// Says `direct` when a request shall not be passed on.
 pub(crate) const CK_ROUTE: &str = "ck-route";
 const CK_ROUTE_NAME: HeaderName = HeaderName::from_static(CK_ROUTE);
+/// Says which request of which session a write is.
+pub(crate) const CK_REQUEST: &str = "ck-request";
 
 /// The key in the path.
 #[derive(Debug)]
@@ -100,6 +103,25 @@ pub(crate) enum ReadWish {
     Linearizable,
     /// All that the client has seen: everything up to `min_index`.
     Session,
+}
+
+/// The request of a session that a write is, where it says so: `epoch.offset.number`.
+pub(crate) fn session_request(headers: &HeaderMap) -> Result<Option<SessionRequest>, Problem> {
+    let Some(text) = headers.get(CK_REQUEST) else { return Ok(None) };
+    let text = text.to_str().unwrap_or_default();
+    let wrong = || {
+        invalid(format!(
+            "`{CK_REQUEST}` is a session and the number of the request in it, from 1 on, as in 3.17.1, not \"{text}\""
+        ))
+    };
+    let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok([epoch, offset, sequence]) if *sequence > 0 => {
+            let session = SessionId { epoch: Epoch(*epoch), offset: *offset };
+            Ok(Some(SessionRequest { session, sequence: *sequence }))
+        }
+        _ => Err(wrong()),
+    }
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -286,5 +308,22 @@ mod tests {
         assert_eq!(expiry(None, true).ok(), Some(Expiry::Keep));
         assert!(expiry(Some("30s"), true).is_err());
         assert!(expiry(Some("soon"), false).is_err());
+    }
+
+    #[test]
+    fn a_request_of_a_session_names_it_and_its_number() {
+        let check = |text: &'static str, expect: Option<(u64, u64, u64)>| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(CK_REQUEST), HeaderValue::from_static(text))]);
+            let request = session_request(&headers).ok().flatten();
+            let parts = request.map(|request| (request.session.epoch.0, request.session.offset, request.sequence));
+            assert_eq!(parts, expect, "{text}");
+        };
+        check("3.17.1", Some((3, 17, 1)));
+        check("3.17.0", None);
+        check("3.17", None);
+        check("3.17.1.2", None);
+        check("3.-1.1", None);
+        check("", None);
+        assert_eq!(session_request(&HeaderMap::new()).ok(), Some(None));
     }
 }

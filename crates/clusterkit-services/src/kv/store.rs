@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::replica::LogTime;
-use clusterkit_data::{Answered, Data, QueryError, ReadOptions, WriteError, WriteOptions};
+use clusterkit_data::{Answered, Data, QueryError, ReadOptions, SessionId, WriteError, WriteOptions};
 
 use super::{
     Answer, Command, Description, Found, Outcome, PageEntry, Question, Refused, Refusal, Scan, Stats, Value, Write,
@@ -160,6 +160,21 @@ impl KvStore {
 
 // Writing.
 impl KvStore {
+    /// Opens a session with the partition of a key: its requests take effect once, however often they are sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`KvError`]. A retry opens another one; the first expires by itself.
+    pub async fn open_session(
+        &self,
+        key: &[u8],
+        options: &WriteOptions,
+    ) -> Result<(SessionId, Place), KvError> {
+        let partition = self.partition(key)?;
+        let session = self.data.open_session(partition, options).await?;
+        Ok((session, Place { partition, epoch: session.epoch, end: session.offset + 1 }))
+    }
+
     /// Changes one entry.
     ///
     /// # Errors
