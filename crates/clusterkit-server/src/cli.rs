@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::kv::*;
 
 use crate::config::{Layer, Span, URL_VARIABLE};
+use crate::demo::Scenario;
 use crate::dev::NODES_MAX;
 
 /// The node that is asked where none is named.
@@ -46,6 +47,14 @@ Examples:
 
 Ctrl-C stops all nodes.")]
     Dev(Dev),
+    /// Break a cluster of several processes under load, and look for every acknowledged write
+    #[command(after_help = "\
+Exit code: 0 no acknowledged write was lost or took effect twice, 1 one was.
+
+Examples:
+  clusterkit demo --scenario kill-leader --trials 20
+  clusterkit demo --scenario rolling-restart --rate 2000 --json")]
+    Demo(Demo),
     /// Say in one sentence how the cluster stands, and in tables why
     #[command(after_help = "\
 Exit code: 0 healthy, 1 degraded, 2 unavailable, 3 no node can be reached.
@@ -115,6 +124,28 @@ pub(crate) struct Dev {
     /// Partitions of a new cluster [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) partitions: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How many nodes, 1 to 9
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: u32,
+    /// What happens to them
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) scenario: Scenario,
+    /// How often it is done, each time to a new cluster
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) trials: u32,
+    /// Writes a second
+    #[arg(long, value_name = "N", default_value = "500", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// How long the load goes on after the fault
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) seconds: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How a command prints what it found.

@@ -46,6 +46,9 @@ pub(crate) enum Failure {
         "{count} of the keys up to line {line} were not set, {key:?} for one: {detail}; go on with --skip {skip}"
     )]
     ImportRefused { line: u64, skip: u64, count: usize, key: String, detail: String },
+    /// The load of a demonstration could not go on, or its writes could not be looked for.
+    #[error("the load failed: {0}")]
+    Load(clusterkit_client::Error),
     /// The log level is none.
     #[error("--log-level {text:?}: {reason}")]
     LogLevel { text: String, reason: String },
@@ -73,6 +76,9 @@ pub(crate) enum Failure {
     /// A second signal, or the end of the time for stopping.
     #[error("stopped at once, {reason}; what was promised is on disk, and the others find out by themselves")]
     StoppedAtOnce { reason: &'static str },
+    /// Acknowledged writes are missing, or took effect twice.
+    #[error("acknowledged writes are lost or took effect twice")]
+    WritesLost,
     /// The cluster did not come to stand as was waited for.
     #[error("not {wanted} after {waited}: {last}")]
     WaitedInVain { wanted: &'static str, waited: String, last: String, exit: u8 },

@@ -8,8 +8,10 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod demo;
 mod dev;
 mod failure;
+mod fleet;
 mod kv;
 mod serve;
 mod terminal;
@@ -40,6 +42,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(options) => serve::run(*options).map(|()| ExitCode::SUCCESS),
         Command::Dev(options) => dev::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Status(options) => commands::status(&options),
         Command::Node(command) => commands::node(command),
         Command::Partition(command) => commands::partition(command),

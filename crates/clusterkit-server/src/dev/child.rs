@@ -17,25 +17,26 @@ const LAST_WORDS_BYTES_MAX: usize = 4 * 1024;
 
 /// What all nodes of the cluster are told alike.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
-    pub(super) seeds: Vec<String>,
-    pub(super) count: u32,
-    pub(super) partitions: Option<u32>,
+pub(crate) struct Shape {
+    pub(crate) seeds: Vec<String>,
+    pub(crate) count: u32,
+    pub(crate) partitions: Option<u32>,
 }
 
 /// A child process, but for the handle that waits for its end. It stops when its standard input
 /// ends, so also when this process is killed.
 #[derive(Debug)]
-pub(super) struct NodeProcess {
-    pub(super) plan: NodePlan,
-    pub(super) pid: Option<u32>,
+pub(crate) struct NodeProcess {
+    pub(crate) plan: NodePlan,
+    pub(crate) pid: Option<u32>,
     /// Closed, it tells the child to stop in order.
-    pub(super) input: Option<ChildStdin>,
+    pub(crate) input: Option<ChildStdin>,
 }
 
 impl NodeProcess {
-    pub(super) fn start(plan: &NodePlan, shape: &Shape) -> io::Result<(Self, Child)> {
-        let log = File::create(&plan.log)?;
+    pub(crate) fn start(plan: &NodePlan, shape: &Shape) -> io::Result<(Self, Child)> {
+        // A node that is started again goes on behind what it said before.
+        let log = File::options().create(true).append(true).open(&plan.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments(plan, shape)).stdin(Stdio::piped());
         command.stdout(log.try_clone()?).stderr(log);
@@ -50,7 +51,7 @@ impl NodeProcess {
     }
 
     /// Why the child ended, in one line.
-    pub(super) fn obituary(&self, status: &io::Result<ExitStatus>) -> String {
+    pub(crate) fn obituary(&self, status: &io::Result<ExitStatus>) -> String {
         let reason = last_words(&self.plan.log).unwrap_or_else(|| match status {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),

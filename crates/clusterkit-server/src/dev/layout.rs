@@ -18,7 +18,7 @@ const NODE_PREFIX: &str = "node-";
 
 /// The directory of the whole cluster.
 #[derive(Debug)]
-pub(super) enum Home {
+pub(crate) enum Home {
     /// It stays, and may hold the data of an earlier run.
     Kept(PathBuf),
     /// It is removed at the end.
@@ -26,7 +26,7 @@ pub(super) enum Home {
 }
 
 impl Home {
-    pub(super) fn open(kept: Option<&Path>) -> Result<Self, DevError> {
+    pub(crate) fn open(kept: Option<&Path>) -> Result<Self, DevError> {
         let home = match kept {
             Some(path) => {
                 let fault = |source| DevError::Directory { path: path.to_owned(), source };
@@ -43,7 +43,7 @@ impl Home {
         Ok(home)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Kept(path) => path,
             Self::Temporary(dir) => dir.path(),
@@ -51,7 +51,7 @@ impl Home {
     }
 
     /// How many nodes the cluster shall have: as many as are here already, or as many as wanted.
-    pub(super) fn node_count(&self, wanted: Option<u32>) -> Result<u32, DevError> {
+    pub(crate) fn node_count(&self, wanted: Option<u32>) -> Result<u32, DevError> {
         let path = || self.path().to_owned();
         let entries =
             fs::read_dir(self.path()).map_err(|source| DevError::Directory { path: path(), source })?;
@@ -76,23 +76,23 @@ fn node_id(number: u32) -> String {
 
 /// One node: what `serve` is told.
 #[derive(Debug, Clone)]
-pub(super) struct NodePlan {
-    pub(super) id: String,
-    pub(super) public_addr: String,
-    pub(super) node_addr: String,
-    pub(super) data_dir: PathBuf,
-    pub(super) log: PathBuf,
+pub(crate) struct NodePlan {
+    pub(crate) id: String,
+    pub(crate) public_addr: String,
+    pub(crate) node_addr: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 impl NodePlan {
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.public_addr)
     }
 }
 
 /// The public port of the first node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FirstPort {
+pub(crate) enum FirstPort {
     /// The one that clients try first, if nobody else has it.
     Known,
     /// Any: somebody else is after the known one.
@@ -101,7 +101,7 @@ pub(super) enum FirstPort {
 
 /// Chooses free ports for `count` nodes. All of them are held until all are chosen, and then let
 /// go: who takes one in between makes its node fail, and the cluster is begun again.
-pub(super) fn plan(home: &Path, count: u32, first: FirstPort) -> Result<Vec<NodePlan>, DevError> {
+pub(crate) fn plan(home: &Path, count: u32, first: FirstPort) -> Result<Vec<NodePlan>, DevError> {
     let mut held = Vec::new();
     let mut bind = |addr: &str| {
         let listener = TcpListener::bind(addr)?;

@@ -1,8 +1,8 @@
 //! `clusterkit dev`: a cluster of child processes on this machine, with real sockets and real disks.
 
 mod banner;
-mod child;
-mod layout;
+pub(crate) mod child;
+pub(crate) mod layout;
 
 use std::io;
 use std::path::PathBuf;
@@ -300,7 +300,7 @@ pub(crate) enum DevError {
 
 impl DevError {
     /// Whether somebody took a port between its choice and its use; the next start takes others.
-    fn is_port_conflict(&self) -> bool {
+    pub(crate) fn is_port_conflict(&self) -> bool {
         matches!(self, Self::Stillborn { obituary } if obituary.contains("cannot listen"))
     }
 }
