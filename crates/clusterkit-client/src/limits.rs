@@ -41,6 +41,8 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Retries at once, after a node named the leader, in one call.
 pub(crate) const REDIRECTS_MAX: u32 = 1;
+/// Retries at once, after another node began to lead, in one call.
+pub(crate) const REPLACED_MAX: u32 = 4;
 /// Sessions that one call replaces at once, each found to be over.
 pub(crate) const RENEWALS_MAX: u32 = 1;
 /// Why attempts failed, as far as an error tells it.

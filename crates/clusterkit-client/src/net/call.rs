@@ -305,7 +305,7 @@ impl Shared {
                 (error.into(), Ending::NotDone { retry_after: None })
             }
             Exchanged::Failed(error) => (error.into(), Ending::Unknown),
-            Exchanged::Moved => (Cause::Moved, Ending::Unknown),
+            Exchanged::Moved => (Cause::Moved, Ending::Replaced),
             Exchanged::TimedOut | Exchanged::Answered(_) => (Cause::TimedOut, Ending::Unknown),
         };
         if !matches!(cause, Cause::Moved) {

@@ -91,10 +91,18 @@ impl Follower {
         }
     }
 
-    /// Asks another node than the one that holds the question, and at once.
+    /// Asks two nodes at once, since one of them may be why a newer topology is wanted.
     async fn hasten(&mut self) {
-        self.addr = None;
-        self.follow(None).await;
+        let one = self.any();
+        let others: Vec<_> = self.cache.addrs().into_iter().filter(|addr| *addr != one).collect();
+        let at = self.chance.draw() % (others.len() as u64).max(1);
+        let other = others.get(at as usize).cloned().unwrap_or_else(|| one.clone());
+        self.addr = tokio::select! {
+            Ok(()) = self.poll(&one, None) => Some(one.clone()),
+            Ok(()) = self.poll(&other, None) => Some(other.clone()),
+            else => None,
+        };
+        self.failures = if self.addr.is_some() { 0 } else { self.failures + 1 };
     }
 
     async fn follow(&mut self, wait: Option<Duration>) {

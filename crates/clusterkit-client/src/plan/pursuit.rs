@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, REDIRECTS_MAX, RENEWALS_MAX, RETRY_AFTER_MAX};
+use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, REDIRECTS_MAX, RENEWALS_MAX, REPLACED_MAX, RETRY_AFTER_MAX};
 
 /// How an attempt ended that brought no final answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(crate) enum Ending {
     Misdirected { is_leader_named: bool },
     /// Nothing was done, by the node's own word or because nothing was sent.
     NotDone { retry_after: Option<Duration> },
+    /// Another node leads since it was sent. It may have been done, or be done later.
+    Replaced,
     /// The session of the request is over. This copy did nothing; of earlier ones nothing is known.
     SessionOver,
     /// It may have been done, or be done later.
@@ -66,6 +68,7 @@ impl Pursuit {
             Ending::Misdirected { is_leader_named } => self.redirect(is_leader_named, chance),
             Ending::NotDone { retry_after } => self.wait(retry_after, chance),
             Ending::SessionOver => self.renew(chance),
+            Ending::Replaced => self.follow(chance),
             Ending::Unknown => self.doubt(chance),
         }
     }
@@ -94,6 +97,16 @@ impl Pursuit {
     fn doubt(&mut self, chance: u64) -> Step {
         self.is_unknown = true;
         if self.is_repeatable { self.wait(None, chance) } else { Step::GiveUp }
+    }
+
+    /// Whoever leads now has not been asked yet, so that asking it is no load that a failure makes.
+    fn follow(&mut self, chance: u64) -> Step {
+        self.redirects += 1;
+        if self.is_repeatable && self.redirects <= REPLACED_MAX {
+            self.is_unknown = true;
+            return Step::Now;
+        }
+        self.doubt(chance)
     }
 
     /// At least what the node asks for.
@@ -175,6 +188,16 @@ mod tests {
     fn only_what_may_be_repeated_is_after_an_unknown_attempt() {
         check(true, &[UNKNOWN, UNKNOWN], "25 50");
         check(false, &[NOT_DONE, UNKNOWN], "25 end");
+    }
+
+    #[test]
+    fn who_leads_instead_is_asked_at_once() {
+        check(true, &[Ending::Replaced, Ending::Replaced, UNKNOWN, Ending::Replaced], "now now 25 now");
+        check(true, &[Ending::Replaced; 6], "now now now now 25 50");
+        check(false, &[Ending::Replaced], "end");
+        let mut pursuit = Pursuit::new(true);
+        pursuit.next(Ending::Replaced, 0);
+        assert!(pursuit.is_unknown());
     }
 
     #[test]
