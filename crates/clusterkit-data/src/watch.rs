@@ -20,7 +20,10 @@ pub struct Watch {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("partition", &self.partition).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("partition", &self.partition)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clusterkit_core::replica::{FetchToken, LogOp, ReadId, Record, ReplicaKey};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CompactError, ReadError, LogError, UpkeepError,
+    AppendError, ChangeError, CompactError, LogError, ReadError, UpkeepError,
 };
 use clusterkit_storage::state_store::{ApplyError, StateError};
 

@@ -17,10 +17,10 @@ use clusterkit_core::replica::{
 };
 use clusterkit_storage::checked::{read_checked, write_checked};
 use clusterkit_storage::disk::{Disk, SimDisk};
-use clusterkit_storage::state_store::{Digest, MemoryStore, StateError, StateStore};
+use clusterkit_storage::state_store::{Digest, StateError};
 use clusterkit_storage::{shared_log, state_store};
 
-use super::open::Workers;
+use super::open::{Opened, Workers};
 use super::queue::worker_of;
 use super::shared::{Shared, state_of};
 use super::*;
