@@ -206,7 +206,6 @@ impl Data {
             // It is set here only.
             drop(shared.node.set(node.clone()));
             let engine = Engine::new(shared.clone(), storage, node.clone(), replicas);
-            shared.running.send_replace(true);
             tokio::select! {
                 () = engine.run(inbox) => {}
                 _ = node.stopped() => {}

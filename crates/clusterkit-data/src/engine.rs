@@ -140,6 +140,7 @@ impl Engine {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
         let mut topology = self.node.watch();
         self.adopt(&topology.current());
+        self.shared.running.send_replace(true);
         self.end_turn();
         let mut inputs = Vec::with_capacity(TURN_MAX);
         while self.turn(&mut topology, &mut inbox, &mut inputs).await {
@@ -218,6 +219,12 @@ impl Engine {
     fn adopt(&mut self, topology: &Arc<Topology>) {
         let (now, wall_ms) = self.time();
         self.replicas.handle_topology(now, wall_ms, topology);
+        for record in &topology.partitions {
+            match self.replicas.status(now, record.id) {
+                Some(status) => self.shared.events.begin(status.key, status.applied),
+                None => self.shared.events.forget(record.id),
+            }
+        }
     }
 
     fn take_events(&mut self) -> bool {
@@ -233,10 +240,10 @@ impl Engine {
     fn take_event(&mut self, event: StorageEvent) -> bool {
         let (now, wall_ms) = self.time();
         match event {
-            StorageEvent::Applied { key, end, answers, events } => {
+            StorageEvent::Applied { key, first, end, answers, events } => {
                 self.note_answers(key.partition, answers);
                 self.moved.insert(key.partition);
-                self.shared.events.publish(key.partition, end, events);
+                self.shared.events.publish(key, first, end, events);
                 self.replicas.handle_applied(now, wall_ms, key, end);
             }
             StorageEvent::Damaged { key } => {
@@ -289,7 +296,8 @@ impl Engine {
             Input::SnapshotReceived { header, reply } => {
                 let installs = self.replicas.handle_snapshot(now, wall_ms, &header);
                 if installs {
-                    self.shared.events.forget(header.partition);
+                    let key = ReplicaKey { partition: header.partition, uid: header.uid };
+                    self.shared.events.begin(key, header.end);
                 }
                 // Whoever brought it may have given up.
                 let _ = reply.send(installs);

@@ -256,6 +256,21 @@ async fn who_watches_hears_of_each_command_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_missed_nothing_of_a_partition_that_was_quiet_goes_on_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path(), 1, &[]).await;
+    let partition = PartitionId(3);
+    let written = within(node.data.write(partition, "a", &write_options())).await.unwrap();
+    stop(node).await;
+    let node = start(dir.path(), 1, &[]).await;
+    let mut watch = node.data.watch(partition, written.offset + 1);
+    let write = async { node.data.write(partition, "b", &write_options()).await.unwrap() };
+    let (written, told) = within(async { tokio::join!(write, watch.next()) }).await;
+    assert_eq!(told, Some(Ok(vec![(written.offset, Bytes::from("b"))])));
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_is_refused_with_its_reason() {
     let dir = TempDir::new().unwrap();
     let nodes = cluster(dir.path(), 1).await;

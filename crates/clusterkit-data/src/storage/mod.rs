@@ -81,6 +81,8 @@ pub(crate) enum StorageEvent {
     Applied {
         /// To whose state.
         key: ReplicaKey,
+        /// The offset of its first record.
+        first: u64,
         /// Where it ended.
         end: u64,
         /// What came of each record, by offset.

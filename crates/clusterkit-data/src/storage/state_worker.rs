@@ -131,7 +131,7 @@ impl StateWorker {
         match outcome {
             Ok(Outcome { answers, events }) => {
                 drop(slot);
-                self.shared.tell(StorageEvent::Applied { key, end, answers, events });
+                self.shared.tell(StorageEvent::Applied { key, first, end, answers, events });
             }
             Err(halt) => {
                 *slot = None;
