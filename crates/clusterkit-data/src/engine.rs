@@ -643,6 +643,7 @@ fn written(epoch: Epoch, offset: u64, answer: Option<Answer>) -> Result<Written,
         Some(Answer::SessionOpened | Answer::Nothing) => done(Bytes::new(), false),
         Some(Answer::SessionExpired) => Err(WriteError::SessionExpired),
         Some(Answer::SessionTooOld) => Err(WriteError::SessionTooOld),
+        Some(Answer::TooLarge(excess)) => Err(WriteError::EffectTooLarge(excess)),
         // It was applied, and what it came to is known no more: as if the answer had been lost.
         None => Err(WriteError::OutcomeUnknown),
     }

@@ -157,6 +157,8 @@ impl<'a> Router<'a> {
                 Attempt::Done(Err(WriteError::OutcomeUnknown)) if can_repeat(&entry) => {
                     why = WriteError::OutcomeUnknown;
                 }
+                // The session says so of all copies alike.
+                Attempt::Done(Err(error @ WriteError::EffectTooLarge(_))) => return Err(error),
                 // Once an attempt may have taken effect, no later refusal takes that back.
                 Attempt::Done(Err(WriteError::SessionExpired | WriteError::SessionTooOld))
                     if why == WriteError::OutcomeUnknown =>

@@ -60,6 +60,8 @@ use clusterkit_storage::shared_log::{
 };
 use clusterkit_storage::state_store::{ApplyError, StateError};
 
+use crate::error::Excess;
+
 pub(crate) use self::limits::QUEUED_BYTES_MAX;
 pub(crate) use self::log_worker::{Errand, LogInput, LogWorker};
 pub(crate) use self::maintenance::Maintenance;
@@ -141,6 +143,8 @@ pub(crate) enum Answer {
     SessionOpened,
     /// So many later commands of its session were answered that it cannot be told whether this one was.
     SessionTooOld,
+    /// What it comes to is too large: it changed nothing, now or when it was first applied.
+    TooLarge(Excess),
 }
 
 /// A question was not answered. Nothing changed.
