@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use clusterkit_core::id::{Epoch, PartitionId, ReplicaUid};
 use clusterkit_core::replica::{
     Config, Entry, Recovered, ReplicaKey, ReplicaStatus, Replicas, SessionConfig, SessionId,
 };
+use clusterkit_core::time::Instant;
 use clusterkit_storage::disk::{Disk, RealDisk};
 use clusterkit_storage::{shared_log, state_store};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -28,7 +29,7 @@ use crate::machine::StateMachine;
 use crate::messages::Messages;
 use crate::options::{Answered, ReadOptions, WriteOptions, Written};
 use crate::router::Router;
-use crate::shared::{Shared, StorageInbox};
+use crate::shared::{Shared, Storage, StorageInbox};
 use crate::snapshots::Incoming;
 use crate::storage::{self, NodeStorage, OpenError, StateOptions, StorageError};
 use crate::watch::Watch;
@@ -45,7 +46,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Everything below `dir`, which is created. A directory serves one node.
+    /// Everything below `dir`, which is created when the node starts. It is taken from the node's data directory on
+    /// unless it is absolute. A directory serves one node.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -89,12 +91,12 @@ impl Options {
 
 /// The replicated partitions of a node. Clones are handles on the same.
 ///
-/// Open it, give it to the node's builder, and run it with the node:
+/// Give it to the node's builder, which opens what an earlier run left, and run it with the node:
 ///
 /// ```no_run
 /// # use clusterkit_data::{Data, Options, StateMachine};
 /// # async fn example(machine: impl StateMachine) -> Result<(), Box<dyn std::error::Error>> {
-/// let data = Data::open(Options::new("node-1/partitions"), machine)?;
+/// let data = Data::new(Options::new("partitions"), machine);
 /// let builder = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080").data_dir("node-1");
 /// let node = data.attach(builder).start().await?;
 /// data.run(&node);
@@ -103,15 +105,16 @@ impl Options {
 #[derive(Clone)]
 pub struct Data {
     shared: Arc<Shared>,
-    begin: Arc<OnceLock<Begin>>,
-    damaged: Arc<BTreeMap<PartitionId, ReplicaUid>>,
+    begin: Arc<Mutex<Begin>>,
 }
 
-/// What the engine is begun with, once.
+/// What is opened, and what the engine is begun with: each once.
 struct Begin {
-    inbox: Mutex<Option<(mpsc::Receiver<Input>, BTreeMap<ReplicaKey, Recovered>)>>,
-    config: Config,
-    started_at: clusterkit_core::time::Instant,
+    options: Options,
+    machine: Arc<dyn StateMachine>,
+    inbox: Option<mpsc::Receiver<Input>>,
+    /// Since when the process has the storage, and what it had.
+    recovered: Option<(Instant, BTreeMap<ReplicaKey, Recovered>)>,
 }
 
 impl fmt::Debug for Data {
@@ -122,37 +125,14 @@ impl fmt::Debug for Data {
 
 // Beginning and ending.
 impl Data {
-    /// Opens what an earlier run left, or begins with nothing. Blocks for as long as reading the log takes.
-    ///
-    /// # Errors
-    ///
-    /// Another process has it, or it cannot be read. Nothing was changed.
-    pub fn open(options: Options, machine: impl StateMachine) -> Result<Self, OpenError> {
-        let Options { dir, replicas: config, sessions, memory, clock, disk } = options;
-        let started_at = clock.now();
-        let state = if memory { StateOptions::Memory } else { StateOptions::Disk(state_store::Options::default()) };
-        let (identity, salt) = (random()?, random()?);
-        let log = shared_log::Options::new(salt as u64);
-        let opened = NodeStorage::open(&disk, &dir, &storage::Options { identity, log, state })?;
-        if !opened.unnamed.is_empty() {
-            let uids = &opened.unnamed;
-            tracing::warn!(target: "clusterkit::data", ?uids, "damaged replicas of unknown partitions; they are copied anew if they are placed here");
-        }
-        let storage_events = Arc::new(StorageInbox::default());
-        let sink = storage_events.clone();
-        let machine: Arc<dyn StateMachine> = Arc::new(machine);
-        let tell = Arc::new(move |event| sink.push(event));
-        let storage = opened.storage.start(&machine, &sessions, tell).map_err(OpenError::Threads)?;
-        let damaged = opened.recovered.iter().filter(|(_, recovered)| recovered.is_damaged());
-        let damaged = damaged.map(|(key, _)| (key.partition, key.uid)).collect();
+    /// Touches nothing: what an earlier run left is opened when the node starts.
+    #[must_use]
+    pub fn new(options: Options, machine: impl StateMachine) -> Self {
         let (inbox, inputs) = mpsc::channel(INBOX_MAX);
         let shared = Arc::new(Shared {
-            clock,
-            log: storage.log.clone(),
-            states: storage.states.clone(),
-            snapshots: storage.snapshots.clone(),
-            storage: Mutex::new(Some(storage)),
-            storage_events,
+            clock: options.clock.clone(),
+            storage: OnceLock::new(),
+            storage_events: Arc::new(StorageInbox::default()),
             inbox,
             events: EventHub::default(),
             incoming: Incoming::default(),
@@ -164,24 +144,57 @@ impl Data {
             stop: CancellationToken::new(),
             failure: watch::Sender::new(None),
         });
-        let begin = Begin { inbox: Mutex::new(Some((inputs, opened.recovered))), config, started_at };
-        Ok(Self { shared, begin: Arc::new(OnceLock::from(begin)), damaged: Arc::new(damaged) })
+        let begin = Begin { options, machine: Arc::new(machine), inbox: Some(inputs), recovered: None };
+        Self { shared, begin: Arc::new(Mutex::new(begin)) }
     }
 
-    /// Gives the node its hooks, what it hears from others, and what is damaged.
+    /// Gives the node its hooks, what it hears from others, and what it opens before it begins: what an earlier run
+    /// left. If that cannot be opened, the node does not start, and the source of its error is an [`OpenError`].
     pub fn attach(&self, builder: Builder) -> Builder {
+        let data = self.clone();
         builder
             .handler(Hooks::new(self.shared.clone()))
             .messages(Messages::new(self.shared.clone()))
-            .damaged_replicas(BTreeMap::clone(&self.damaged))
+            .opening(move |data_dir| Ok(data.open(data_dir)?))
     }
 
-    /// Runs the replicas from the moment on in which `node` takes part in its cluster, until it stops. The second
-    /// call does nothing.
+    /// Opens what an earlier run left, or begins with nothing, and says what of it is damaged. Blocks for as long as
+    /// reading the log takes.
+    fn open(&self, data_dir: &Path) -> Result<BTreeMap<PartitionId, ReplicaUid>, OpenError> {
+        let mut begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.storage.get().is_some() {
+            return Err(OpenError::OpenedBefore);
+        }
+        let Options { dir, sessions, memory, clock, disk, .. } = &begin.options;
+        let started_at = clock.now();
+        let state =
+            if *memory { StateOptions::Memory } else { StateOptions::Disk(state_store::Options::default()) };
+        let (identity, salt) = (random()?, random()?);
+        let log = shared_log::Options::new(salt as u64);
+        let opened =
+            NodeStorage::open(disk, &data_dir.join(dir), &storage::Options { identity, log, state })?;
+        if !opened.unnamed.is_empty() {
+            let uids = &opened.unnamed;
+            tracing::warn!(target: "clusterkit::data", ?uids, "damaged replicas of unknown partitions; they are copied anew if they are placed here");
+        }
+        let sink = self.shared.storage_events.clone();
+        let tell = Arc::new(move |event| sink.push(event));
+        let running = opened.storage.start(&begin.machine, sessions, tell).map_err(OpenError::Threads)?;
+        self.shared.storage.get_or_init(|| Storage::new(running));
+        let damaged = opened.recovered.iter().filter(|(_, recovered)| recovered.is_damaged());
+        let damaged = damaged.map(|(key, _)| (key.partition, key.uid)).collect();
+        begin.recovered = Some((started_at, opened.recovered));
+        Ok(damaged)
+    }
+
+    /// Runs the replicas from the moment on in which `node` takes part in its cluster, until it stops. Does nothing if
+    /// they run already, or the node's builder was not given to [`attach`](Self::attach).
     pub fn run(&self, node: &ClusterKit) {
-        let begin = self.begin.get().and_then(|begin| begin.inbox.lock().ok()?.take().zip(Some(begin)));
-        let Some(((inbox, recovered), begin)) = begin else { return };
-        let (config, started_at) = (begin.config.clone(), begin.started_at);
+        let mut begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(storage) = self.shared.storage.get().map(|storage| storage.queues.clone()) else { return };
+        let Some((started_at, recovered)) = begin.recovered.take() else { return };
+        let inbox = begin.inbox.take().expect("it goes with what was recovered");
+        let config = begin.options.replicas.clone();
         let (shared, node) = (self.shared.clone(), node.clone());
         // Requests may come as soon as it listens; they wait until the engine runs. It is set here only.
         drop(shared.node.set(node.clone()));
@@ -191,7 +204,7 @@ impl Data {
             }
             let (me, incarnation) = (node.node_id().clone(), node.incarnation());
             let replicas = Replicas::new(config, me, incarnation, started_at, recovered);
-            let engine = Engine::new(shared.clone(), node.clone(), replicas);
+            let engine = Engine::new(shared.clone(), storage, node.clone(), replicas);
             shared.running.send_replace(true);
             tokio::select! {
                 () = engine.run(inbox) => {}
@@ -214,9 +227,9 @@ impl Data {
         self.shared.stop.cancelled().await;
         self.shared.tracker.close();
         self.shared.tracker.wait().await;
-        let storage = self.shared.storage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.shared.storage.get().and_then(Storage::end);
         // Dropping it waits for its threads.
-        drop(tokio::task::spawn_blocking(move || drop(storage)).await);
+        drop(tokio::task::spawn_blocking(move || drop(running)).await);
         self.shared.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
@@ -292,6 +305,12 @@ impl Data {
     #[must_use]
     pub fn partition(&self, key: &[u8]) -> Option<PartitionId> {
         self.shared.node.get()?.partition(key)
+    }
+
+    /// How far this node's replica of a partition is applied; `None` if it has none, or does not run.
+    #[must_use]
+    pub fn applied(&self, partition: PartitionId) -> Option<u64> {
+        self.shared.events.applied(partition)
     }
 
     /// How many partitions there are; `None` before the cluster formed.

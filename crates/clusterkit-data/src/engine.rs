@@ -17,11 +17,9 @@ use clusterkit_core::topology::Topology;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{QueryError, WriteError};
-use crate::limits::{
-    NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX,
-};
+use crate::limits::{NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX};
 use crate::options::{Answered, Written};
-use crate::shared::Shared;
+use crate::shared::{Queues, Shared};
 use crate::snapshots;
 use crate::storage::{Answer, EvaluateError, LogInput, QUEUED_BYTES_MAX, StateInput, StorageEvent};
 use crate::wire::Notice;
@@ -92,6 +90,7 @@ struct PendingRead {
 ///   some wait for all replicas.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
+    storage: Queues,
     node: ClusterKit,
     replicas: Replicas,
     writes: BTreeMap<RequestId, PendingWrite>,
@@ -114,10 +113,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(shared: Arc<Shared>, node: ClusterKit, replicas: Replicas) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, storage: Queues, node: ClusterKit, replicas: Replicas) -> Self {
         Self {
             sweep_at: shared.clock.now() + SWEEP_EVERY,
             shared,
+            storage,
             node,
             replicas,
             writes: BTreeMap::new(),
@@ -140,6 +140,7 @@ impl Engine {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
         let mut topology = self.node.watch();
         self.adopt(&topology.current());
+        self.shared.running.send_replace(true);
         self.end_turn();
         let mut inputs = Vec::with_capacity(TURN_MAX);
         while self.turn(&mut topology, &mut inbox, &mut inputs).await {
@@ -193,7 +194,7 @@ impl Engine {
         for partition in std::mem::take(&mut self.moved) {
             if let Some(status) = self.replicas.status(now, partition) {
                 let (key, commit) = (status.key, status.commit_durable);
-                self.shared.log.push(LogInput::NoteCommit { key, commit });
+                self.storage.log.push(LogInput::NoteCommit { key, commit });
             }
         }
     }
@@ -218,6 +219,12 @@ impl Engine {
     fn adopt(&mut self, topology: &Arc<Topology>) {
         let (now, wall_ms) = self.time();
         self.replicas.handle_topology(now, wall_ms, topology);
+        for record in &topology.partitions {
+            match self.replicas.status(now, record.id) {
+                Some(status) => self.shared.events.begin(status.key, status.applied),
+                None => self.shared.events.forget(record.id),
+            }
+        }
     }
 
     fn take_events(&mut self) -> bool {
@@ -233,10 +240,10 @@ impl Engine {
     fn take_event(&mut self, event: StorageEvent) -> bool {
         let (now, wall_ms) = self.time();
         match event {
-            StorageEvent::Applied { key, end, answers, events } => {
+            StorageEvent::Applied { key, first, end, answers, events } => {
                 self.note_answers(key.partition, answers);
                 self.moved.insert(key.partition);
-                self.shared.events.publish(key.partition, end, events);
+                self.shared.events.publish(key, first, end, events);
                 self.replicas.handle_applied(now, wall_ms, key, end);
             }
             StorageEvent::Damaged { key } => {
@@ -289,7 +296,8 @@ impl Engine {
             Input::SnapshotReceived { header, reply } => {
                 let installs = self.replicas.handle_snapshot(now, wall_ms, &header);
                 if installs {
-                    self.shared.events.forget(header.partition);
+                    let key = ReplicaKey { partition: header.partition, uid: header.uid };
+                    self.shared.events.begin(key, header.end);
                 }
                 // Whoever brought it may have given up.
                 let _ = reply.send(installs);
@@ -304,7 +312,7 @@ impl Engine {
 impl Engine {
     fn propose(&mut self, partition: PartitionId, write: Write, reply: WriteReply) {
         let ack = write.ack;
-        let queued = self.shared.log.queued_bytes().max(self.shared.states.queued_bytes());
+        let queued = self.storage.log.queued_bytes().max(self.storage.states.queued_bytes());
         let outcome = if queued > QUEUED_BYTES_MAX {
             Err(ProposeError::Overloaded)
         } else {
@@ -332,7 +340,8 @@ impl Engine {
             ProposeError::SessionNeedsQuorum => WriteError::SessionNeedsQuorum,
             ProposeError::TooLarge { bytes, limit } => WriteError::TooLarge { bytes, limit },
             ProposeError::HandingOver => {
-                let epoch = self.replicas.topology().partition(partition).map_or(Epoch(0), |record| record.epoch);
+                let epoch =
+                    self.replicas.topology().partition(partition).map_or(Epoch(0), |record| record.epoch);
                 WriteError::NotLeader { leader: None, epoch }
             }
             _ => WriteError::Overloaded,
@@ -368,7 +377,8 @@ impl Engine {
                 Ok(Written { epoch, offset, answer: None, replayed: false })
             }
             WriteOutcome::Done { epoch, offset } => {
-                let answer = self.answers.get(&write.partition).and_then(|answers| answers.get(&offset)).cloned();
+                let answer =
+                    self.answers.get(&write.partition).and_then(|answers| answers.get(&offset)).cloned();
                 self.replied.insert(write.partition, offset);
                 written(epoch, offset, answer)
             }
@@ -423,7 +433,7 @@ impl Engine {
     fn serve(&mut self, key: ReplicaKey, read: ReadId) {
         let Some(pending) = self.reads.get(&read) else { return };
         let (question, now_ms) = (pending.question.clone(), self.shared.clock.wall().0);
-        self.shared.states.push(StateInput::Evaluate { key, read, question, now_ms });
+        self.storage.states.push(StateInput::Evaluate { key, read, question, now_ms });
     }
 }
 
@@ -465,23 +475,23 @@ impl Engine {
         match action {
             Action::Alarm { partition, alarm } => self.hear_alarm(partition, &alarm),
             Action::Apply { replica, first, records } => {
-                self.shared.states.push(StateInput::Apply { key: replica, first, records });
+                self.storage.states.push(StateInput::Apply { key: replica, first, records });
             }
             Action::FailRead { read, error } => self.fail_read(read, error),
             Action::Fetch { replica, token, range, bytes_max } => {
-                self.shared.log.push(LogInput::Fetch { key: replica, token, range, bytes_max });
+                self.storage.log.push(LogInput::Fetch { key: replica, token, range, bytes_max });
             }
             Action::Log { replica, op, change } => {
-                self.shared.log.push(LogInput::Change { key: replica, op, change });
+                self.storage.log.push(LogInput::Change { key: replica, op, change });
             }
             // The topology comes by itself, as soon as this node's control plane has it.
             Action::RefreshTopology => {}
             Action::Remove { replica } => {
-                self.shared.log.push(LogInput::Remove { key: replica });
-                self.shared.states.push(StateInput::Remove { key: replica });
+                self.storage.log.push(LogInput::Remove { key: replica });
+                self.storage.states.push(StateInput::Remove { key: replica });
             }
             Action::Reply { request, outcome } => self.reply(request, outcome),
-            Action::Send { to, message } => self.gather(to, &message),
+            Action::Send { to, message } => self.gather(&to, &message),
             Action::SendSnapshot { replica, to } => self.send_snapshot(replica, to),
             Action::Serve { replica, read } => self.serve(replica, read),
             Action::Wish(wish) => self.wish(wish),
@@ -505,13 +515,13 @@ impl Engine {
         }
     }
 
-    fn gather(&mut self, to: NodeId, message: &Message) {
+    fn gather(&mut self, to: &NodeId, message: &Message) {
         let notice = self.outbox.entry(to.clone()).or_default();
         notice.push(message);
         if notice.len() >= NOTICE_BYTES_MAX
-            && let Some(full) = self.outbox.remove(&to)
+            && let Some(full) = self.outbox.remove(to)
         {
-            self.send(&to, full);
+            self.send(to, full);
         }
     }
 
@@ -633,6 +643,7 @@ fn written(epoch: Epoch, offset: u64, answer: Option<Answer>) -> Result<Written,
         Some(Answer::SessionOpened | Answer::Nothing) => done(Bytes::new(), false),
         Some(Answer::SessionExpired) => Err(WriteError::SessionExpired),
         Some(Answer::SessionTooOld) => Err(WriteError::SessionTooOld),
+        Some(Answer::TooLarge(excess)) => Err(WriteError::EffectTooLarge(excess)),
         // It was applied, and what it came to is known no more: as if the answer had been lost.
         None => Err(WriteError::OutcomeUnknown),
     }

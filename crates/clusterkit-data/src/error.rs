@@ -3,10 +3,18 @@
 use clusterkit_core::id::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{
+    ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, COMMAND_CHANGES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
+
 /// A write was not confirmed. Unless it is [`OutcomeUnknown`](Self::OutcomeUnknown), nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum WriteError {
+    /// What the command would change or answer is above a limit. It changed nothing, and the same command fails again
+    /// unless the state is another one by then. Split it.
+    #[error(transparent)]
+    EffectTooLarge(Excess),
     /// The cluster has not formed, or has no such partition.
     #[error("there is no such partition yet")]
     NoPartition,
@@ -56,6 +64,27 @@ pub enum WriteError {
     /// Nobody could take it before the deadline. Nothing was written; retry.
     #[error("nobody leads the partition, or its leader could not be reached in time")]
     Unavailable,
+}
+
+/// What a command comes to is more than the state takes, on every replica alike: nothing of it took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Excess {
+    /// So many bytes of an answer.
+    #[error("the command's answer has {0} bytes, the limit is {ANSWER_BYTES_MAX}")]
+    Answer(u64),
+    /// So many bytes of all keys and values that it changes, or more.
+    #[error("the command changes {0} bytes or more, the limit is {COMMAND_BYTES_MAX}")]
+    Bytes(u64),
+    /// So many entries that it changes, or more.
+    #[error("the command changes {0} entries or more, the limit is {COMMAND_CHANGES_MAX}")]
+    Changes(u64),
+    /// So many bytes of a key.
+    #[error("the command changes a key of {0} bytes, the limit is {KEY_BYTES_MAX}")]
+    Key(u64),
+    /// So many bytes of a value.
+    #[error("the command writes a value of {0} bytes, the limit is {VALUE_BYTES_MAX}")]
+    Value(u64),
 }
 
 /// A question was not answered.

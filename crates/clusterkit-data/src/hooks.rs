@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use clusterkit::hooks::{Activate, CatchUp, Context, Decline, PartitionHandler, Prepare, Release, Seal, StageResult};
+use clusterkit::hooks::{
+    Activate, CatchUp, Context, Decline, PartitionHandler, Prepare, Release, Seal, StageResult,
+};
 use clusterkit_core::handoff::{Position, SealCause};
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::topology::Partition;
@@ -27,11 +29,7 @@ impl Hooks {
     }
 
     /// Asks the engine; `None` if it ends, or the stage is not wanted any more.
-    async fn ask<T>(
-        &self,
-        context: &Context,
-        input: impl FnOnce(oneshot::Sender<T>) -> Input,
-    ) -> Option<T> {
+    async fn ask<T>(&self, context: &Context, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
         let asked = async {
             if !self.shared.is_running().await {
                 return None;
@@ -47,7 +45,12 @@ impl Hooks {
     }
 
     /// Says how far a replica is, from time to time, until `done`.
-    async fn watch(&self, partition: PartitionId, context: &Context, done: impl Future<Output = bool>) -> bool {
+    async fn watch(
+        &self,
+        partition: PartitionId,
+        context: &Context,
+        done: impl Future<Output = bool>,
+    ) -> bool {
         tokio::pin!(done);
         loop {
             let pause = self.shared.clock.sleep_until(self.shared.clock.now() + HOOK_PAUSE);
@@ -71,7 +74,8 @@ impl PartitionHandler for Hooks {
         let version = stage.context.topology().partition(stage.partition).map(|record| record.version);
         let version = version.unwrap_or_default();
         let partition = stage.partition;
-        let adopted = self.ask(&stage.context, |reply| Input::AwaitAdopted { partition, version, reply }).await;
+        let adopted =
+            self.ask(&stage.context, |reply| Input::AwaitAdopted { partition, version, reply }).await;
         adopted.ok_or_else(not_running)
     }
 
@@ -99,17 +103,20 @@ impl PartitionHandler for Hooks {
         if stage.cause == SealCause::Stopping {
             let topology = stage.context.topology();
             let can_lead = |record: &Partition| {
-                let others = record.in_sync.iter().filter(|node| **node != me && !record.tainted.contains(*node));
+                let others =
+                    record.in_sync.iter().filter(|node| **node != me && !record.tainted.contains(*node));
                 others.into_iter().any(|node| topology.is_live(node))
             };
-            if !topology.partition(partition).is_some_and(|record| can_lead(record)) {
+            if !topology.partition(partition).is_some_and(can_lead) {
                 return Ok(());
             }
             self.shared.tell(Input::Resign { partition }).await;
         }
         let mut topology = node.watch();
         let passed_on = topology.wait_for(|topology| {
-            topology.partition(partition).is_none_or(|record| record.epoch > epoch || record.leader.as_ref() != Some(&me))
+            topology
+                .partition(partition)
+                .is_none_or(|record| record.epoch > epoch || record.leader.as_ref() != Some(&me))
         });
         tokio::select! {
             _ = passed_on => Ok(()),

@@ -25,7 +25,8 @@ mod wire;
 pub use clusterkit_core::replica::{Ack, LogTime, SessionId, SessionRequest};
 
 pub use data::{Data, Options};
-pub use error::{QueryError, WriteError};
+pub use error::{Excess, QueryError, WriteError};
+pub use limits::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, COMMAND_CHANGES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use machine::{Entry, Question, StateMachine, Transaction, View};
 pub use options::{Answered, Read, ReadOptions, WriteOptions, Written};
 pub use storage::{OpenError, StorageError};

@@ -2,6 +2,23 @@
 
 use std::time::Duration;
 
+use clusterkit_storage::limits::{
+    STATE_BATCH_BYTES_MAX, STATE_CHANGES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX,
+};
+
+/// Bytes of a key of a state machine.
+pub const KEY_BYTES_MAX: usize = STATE_KEY_BYTES_MAX - 1;
+/// Bytes of a value of a state machine.
+pub const VALUE_BYTES_MAX: usize = STATE_VALUE_BYTES_MAX;
+/// Bytes of what a state machine answers to a command.
+pub const ANSWER_BYTES_MAX: usize = STATE_VALUE_BYTES_MAX - 1;
+/// Entries that one command puts and deletes; one that is changed again counts again.
+pub const COMMAND_CHANGES_MAX: usize = STATE_CHANGES_MAX / 2;
+/// Bytes of their keys and values, and one more for each.
+pub const COMMAND_BYTES_MAX: usize = STATE_BATCH_BYTES_MAX / 2 - (2 << 20);
+
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < COMMAND_BYTES_MAX);
+
 /// Requests and messages that wait for the engine; beyond, requests wait and messages are dropped, which their
 /// senders repair.
 pub(crate) const INBOX_MAX: usize = 8_192;

@@ -9,6 +9,11 @@ use clusterkit_core::replica::LogTime;
 use clusterkit_storage::limits::{STATE_BATCH_BYTES_MAX, STATE_ENTRIES_MAX};
 use clusterkit_storage::state_store::{Change, Found, Order, Query, ReplicaKey, StateError, StateStore};
 
+use crate::error::Excess;
+use crate::limits::{
+    ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, COMMAND_CHANGES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
+
 /// The state of a partition, as the commands in its log make it.
 ///
 /// Every replica applies the same commands in the same order, and all must come to the same state: so `apply`
@@ -18,7 +23,8 @@ use clusterkit_storage::state_store::{Change, Found, Order, Query, ReplicaKey, S
 /// One value serves all partitions of a node, from several threads.
 pub trait StateMachine: Send + Sync + 'static {
     /// Carries out a command and says what came of it, which the client that sent it gets. A command that
-    /// cannot be carried out changes nothing and says so in its answer: it is in the log already.
+    /// cannot be carried out changes nothing and says so in its answer: it is in the log already. What one that
+    /// changes or answers more than it may did is taken back, and its client is told of the [`Excess`].
     ///
     /// # Errors
     ///
@@ -134,15 +140,42 @@ pub struct Transaction<'a> {
     view: View<'a>,
     /// By key; nothing where the entry is removed.
     changes: BTreeMap<Bytes, Option<Bytes>>,
+    /// Of the commands before.
     bytes: usize,
+    effect: Effect,
     events: Vec<Bytes>,
+}
+
+/// What the command did that is under way.
+#[derive(Debug, Default)]
+struct Effect {
+    /// What was changed before of each key that it changed; the last comes last.
+    before: Vec<(Bytes, Option<Option<Bytes>>)>,
+    bytes: usize,
+    /// Where it went too far first.
+    excess: Option<Excess>,
+}
+
+impl Effect {
+    fn note(&mut self, key: &Bytes, value_bytes: usize) {
+        // The store's key has a prefix.
+        self.bytes += 1 + key.len() + value_bytes;
+        let checks = [
+            (key.len(), KEY_BYTES_MAX, Excess::Key as fn(u64) -> Excess),
+            (value_bytes, VALUE_BYTES_MAX, Excess::Value),
+            (self.bytes, COMMAND_BYTES_MAX, Excess::Bytes),
+            (self.before.len() + 1, COMMAND_CHANGES_MAX, Excess::Changes),
+        ];
+        let excess = checks.into_iter().find(|(size, limit, _)| size > limit);
+        self.excess = self.excess.or(excess.map(|(size, _, excess)| excess(size as u64)));
+    }
 }
 
 impl<'a> Transaction<'a> {
     /// Nothing is changed yet. Of interest to tests of state machines.
     #[must_use]
     pub fn new(view: View<'a>) -> Self {
-        Self { view, changes: BTreeMap::new(), bytes: 0, events: Vec::new() }
+        Self { view, changes: BTreeMap::new(), bytes: 0, effect: Effect::default(), events: Vec::new() }
     }
 
     /// The value of a key, with what was changed before.
@@ -159,16 +192,37 @@ impl<'a> Transaction<'a> {
 
     /// Creates an entry, or replaces its value.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        let (key, value) = (key.into(), value.into());
-        self.bytes += key.len() + value.len();
-        self.changes.insert(key, Some(value));
+        self.change(key.into(), Some(value.into()));
     }
 
     /// Removes an entry, if it is there.
     pub fn delete(&mut self, key: impl Into<Bytes>) {
-        let key = key.into();
-        self.bytes += key.len();
-        self.changes.insert(key, None);
+        self.change(key.into(), None);
+    }
+
+    fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.effect.note(&key, value.as_ref().map_or(0, Bytes::len));
+        let before = self.changes.insert(key.clone(), value);
+        self.effect.before.push((key, before));
+    }
+
+    /// The command is over, and answers this. If that or what it did is too much, all that it did is taken back. It
+    /// depends on the command alone, and not on those that came before in the batch.
+    pub(crate) fn settle(&mut self, answer: &Bytes) -> Result<(), Excess> {
+        let effect = std::mem::take(&mut self.effect);
+        let too_long = (answer.len() > ANSWER_BYTES_MAX).then_some(Excess::Answer(answer.len() as u64));
+        let Some(excess) = effect.excess.or(too_long) else {
+            self.bytes += effect.bytes;
+            return Ok(());
+        };
+        for (key, before) in effect.before.into_iter().rev() {
+            match before {
+                Some(change) => drop(self.changes.insert(key, change)),
+                None => drop(self.changes.remove(&key)),
+            }
+        }
+        self.events.clear();
+        Err(excess)
     }
 
     /// Tells whoever watches the partition on this node what happened, once the command took effect.
@@ -227,7 +281,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Bytes of keys and values that were changed.
+    /// Bytes of keys and values that were changed by commands that are over.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -336,6 +390,26 @@ mod tests {
         assert_eq!(keys(&state.range(&Query::default()).expect("reads")), ["a", "c", "d"]);
         let descending = Query { order: Order::Descending, ..Query::default() };
         assert_eq!(keys(&state.range(&descending).expect("reads")), ["d", "c", "a"]);
+    }
+
+    #[test]
+    fn a_command_that_goes_too_far_is_taken_back_and_those_before_it_stay() {
+        let store = store(&["a", "b"]);
+        let mut state = Transaction::new(View::new(&store, REPLICA));
+        state.put("a", "1");
+        state.delete("b");
+        assert_eq!(state.settle(&Bytes::new()), Ok(()));
+        let (bytes, count) = (state.bytes(), state.count());
+        let settled = state.range(&Query::default()).expect("reads");
+        state.delete("a");
+        state.put("a", "2");
+        state.put("b", "2");
+        state.put("c", "2");
+        state.emit("told");
+        state.put("d", vec![0; VALUE_BYTES_MAX + 1]);
+        assert_eq!(state.settle(&Bytes::new()), Err(Excess::Value(VALUE_BYTES_MAX as u64 + 1)));
+        assert_eq!((state.bytes(), state.count(), state.take_events()), (bytes, count, vec![]));
+        assert_eq!(state.range(&Query::default()).expect("reads"), settled);
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl MessageHandler for Messages {
                 let router = Router::new(&self.shared);
                 Response::Answered(router.query_here(partition, question, read, deadline_ms).await)
             }
-            Some(request) => Response::Snapshot(self.shared.incoming.handle(&self.shared, from, request).await),
+            Some(request) => {
+                Response::Snapshot(self.shared.incoming.handle(&self.shared, from, request).await)
+            }
         };
         wire::encode(&response)
     }

@@ -26,7 +26,13 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { ack: Ack::Quorum, request: None, deadline: Duration::from_secs(5), forward: true, repeat: true }
+        Self {
+            ack: Ack::Quorum,
+            request: None,
+            deadline: Duration::from_secs(5),
+            forward: true,
+            repeat: true,
+        }
     }
 }
 

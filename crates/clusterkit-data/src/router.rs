@@ -147,7 +147,9 @@ impl<'a> Router<'a> {
                     let (leader, epoch) = (leader.clone(), record.epoch);
                     return Err(WriteError::NotLeader { leader, epoch });
                 }
-                Some(leader) => self.forward_write(node, leader, (partition, &entry), options.ack, patience).await,
+                Some(leader) => {
+                    self.forward_write(node, leader, (partition, &entry), options.ack, patience).await
+                }
                 None => Attempt::Again(WriteError::Unavailable),
             };
             match attempt {
@@ -155,6 +157,8 @@ impl<'a> Router<'a> {
                 Attempt::Done(Err(WriteError::OutcomeUnknown)) if can_repeat(&entry) => {
                     why = WriteError::OutcomeUnknown;
                 }
+                // The session says so of all copies alike.
+                Attempt::Done(Err(error @ WriteError::EffectTooLarge(_))) => return Err(error),
                 // Once an attempt may have taken effect, no later refusal takes that back.
                 Attempt::Done(Err(WriteError::SessionExpired | WriteError::SessionTooOld))
                     if why == WriteError::OutcomeUnknown =>
@@ -311,7 +315,9 @@ impl Router<'_> {
             return Attempt::Done(Err(QueryError::Overloaded));
         }
         match self.within(patience, answer).await {
-            Some(Ok(Err(error @ (QueryError::NotLeader { .. } | QueryError::Damaged)))) => Attempt::Again(error),
+            Some(Ok(Err(error @ (QueryError::NotLeader { .. } | QueryError::Damaged)))) => {
+                Attempt::Again(error)
+            }
             Some(Ok(result)) => Attempt::Done(result),
             Some(Err(_)) => Attempt::Done(Err(QueryError::Stopped)),
             None => Attempt::Done(Err(QueryError::Unavailable)),
@@ -371,9 +377,8 @@ impl Router<'_> {
         deadline: Instant,
     ) {
         let patience = deadline.since(self.shared.clock.now()).min(ROUTE_PAUSE);
-        let moved = topology.wait_for(|newer| {
-            newer.partition(partition).is_none_or(|record| record.version != seen.version)
-        });
+        let moved = topology
+            .wait_for(|newer| newer.partition(partition).is_none_or(|record| record.version != seen.version));
         // Either is reason enough to look again.
         drop(self.within(patience, moved).await);
     }

@@ -19,11 +19,8 @@ use crate::storage::{LogQueue, Running, Snapshots, StateQueue, StorageError, Sto
 /// See the [module](self).
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
-    /// Until everything has ended.
-    pub(crate) storage: Mutex<Option<Running>>,
-    pub(crate) log: LogQueue,
-    pub(crate) states: StateQueue,
-    pub(crate) snapshots: Snapshots,
+    /// Once the node has opened it, which is before it listens.
+    pub(crate) storage: OnceLock<Storage>,
     pub(crate) storage_events: Arc<StorageInbox>,
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) events: EventHub,
@@ -39,7 +36,40 @@ pub(crate) struct Shared {
     pub(crate) failure: watch::Sender<Option<Arc<StorageError>>>,
 }
 
+/// The storage of the node.
+pub(crate) struct Storage {
+    pub(crate) queues: Queues,
+    /// Until everything has ended.
+    running: Mutex<Option<Running>>,
+}
+
+/// What storage is asked by.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    pub(crate) log: LogQueue,
+    pub(crate) states: StateQueue,
+    pub(crate) snapshots: Snapshots,
+}
+
+impl Storage {
+    pub(crate) fn new(running: Running) -> Self {
+        let (log, states) = (running.log.clone(), running.states.clone());
+        let queues = Queues { log, states, snapshots: running.snapshots.clone() };
+        Self { queues, running: Mutex::new(Some(running)) }
+    }
+
+    /// What is to be dropped for it to end.
+    pub(crate) fn end(&self) -> Option<Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Shared {
+    /// Where snapshots are read from and go to; nothing before the storage is opened.
+    pub(crate) fn snapshots(&self) -> Option<Snapshots> {
+        Some(self.storage.get()?.queues.snapshots.clone())
+    }
+
     /// Hands an input to the engine; lost when the engine has ended.
     pub(crate) async fn tell(&self, input: Input) {
         // Nobody needs to be told any more then.

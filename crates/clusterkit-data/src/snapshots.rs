@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 
 use crate::engine::Input;
 use crate::limits::{
-    SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_TIMEOUT, SNAPSHOT_SILENCE_MAX, SNAPSHOTS_MAX,
+    SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_TIMEOUT, SNAPSHOT_SILENCE_MAX,
+    SNAPSHOTS_MAX,
 };
 use crate::shared::Shared;
 use crate::storage::{Receiver, SnapshotReader};
@@ -34,8 +35,8 @@ async fn try_send(
     key: ReplicaKey,
     to: &NodeId,
 ) -> Result<(), &'static str> {
-    let opener = shared.clone();
-    let opened = spawn_blocking(move || opener.snapshots.open_snapshot(key)).await;
+    let snapshots = shared.snapshots().ok_or("nothing is opened yet")?;
+    let opened = spawn_blocking(move || snapshots.open_snapshot(key)).await;
     let opened = opened.map_err(|_| "it could not be opened")?.map_err(|_| "it could not be read")?;
     let (end, mut reader) = opened.ok_or("there is no state")?;
     let digest = WireDigest::from(reader.digest());
@@ -59,7 +60,8 @@ async fn try_send(
 type Piece = Option<Vec<(Bytes, Bytes)>>;
 
 async fn next_piece(mut reader: SnapshotReader) -> Result<(Piece, SnapshotReader), &'static str> {
-    let read = spawn_blocking(move || reader.next_chunk(SNAPSHOT_CHUNK_BYTES).map(|piece| (piece, reader))).await;
+    let read =
+        spawn_blocking(move || reader.next_chunk(SNAPSHOT_CHUNK_BYTES).map(|piece| (piece, reader))).await;
     read.map_err(|_| "it could not be read")?.map_err(|_| "it is damaged")
 }
 
@@ -163,8 +165,8 @@ impl Incoming {
                 return false;
             }
         }
-        let opener = shared.clone();
-        let opened = spawn_blocking(move || opener.snapshots.begin_install(key)).await;
+        let Some(snapshots) = shared.snapshots() else { return false };
+        let opened = spawn_blocking(move || snapshots.begin_install(key)).await;
         let Ok(Ok(receiver)) = opened else { return false };
         let receiving = Receiving {
             from,
@@ -222,7 +224,8 @@ impl Incoming {
     async fn end(&self, shared: &Arc<Shared>, transfer: (&NodeId, u64)) -> bool {
         let ended = {
             let mut state = self.state();
-            let key = state.receiving.iter().find(|(_, receiving)| receiving.is(transfer)).map(|(key, _)| *key);
+            let key =
+                state.receiving.iter().find(|(_, receiving)| receiving.is(transfer)).map(|(key, _)| *key);
             key.and_then(|key| state.receiving.remove(&key))
         };
         let Some(Receiving { header, digest, receiver: Some(receiver), .. }) = ended else { return false };
@@ -231,8 +234,8 @@ impl Incoming {
         let (key, end) = (ReplicaKey { partition: header.partition, uid: header.uid }, header.end);
         shared.tell(Input::SnapshotReceived { header, reply }).await;
         let installs = installs.await.unwrap_or(false);
-        if !installs {
-            shared.snapshots.discard(key, end);
+        if let Some(snapshots) = shared.snapshots().filter(|_| !installs) {
+            snapshots.discard(key, end);
         }
         installs
     }

@@ -15,12 +15,15 @@ pub struct Watch {
     shared: Arc<Shared>,
     partition: PartitionId,
     next: u64,
-    changed: watch::Receiver<u64>,
+    changed: watch::Receiver<()>,
 }
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("partition", &self.partition).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("partition", &self.partition)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,6 +50,10 @@ impl Watch {
     ///
     /// See [`EventsForgotten`]: the watch was away for too long, or this node's replica is a newer copy.
     pub async fn next(&mut self) -> Option<Result<Vec<(u64, Bytes)>, EventsForgotten>> {
+        // Before, it is not known where the replica stands.
+        if !self.shared.is_running().await {
+            return None;
+        }
         loop {
             self.changed.mark_unchanged();
             match self.shared.events.since(self.partition, self.next) {

@@ -54,7 +54,7 @@ struct Node {
 
 async fn start(dir: &Path, number: u32, seeds: &[String]) -> Node {
     let home = dir.join(number.to_string());
-    let data = Data::open(Options::new(home.join("partitions")), Lists).unwrap();
+    let data = Data::new(Options::new("partitions"), Lists);
     let builder = ClusterKit::builder(&format!("node-{number}"), &format!("127.0.0.1:{number}"))
         .listen("127.0.0.1:0")
         .data_dir(&home)
@@ -86,7 +86,8 @@ async fn in_sync(kit: &ClusterKit, count: usize) {
     let mut topology = kit.watch();
     let all = topology.wait_for(|topology| {
         let partitions = &topology.partitions;
-        !partitions.is_empty() && partitions.iter().all(|record| record.leader.is_some() && record.in_sync.len() == count)
+        !partitions.is_empty()
+            && partitions.iter().all(|record| record.leader.is_some() && record.in_sync.len() == count)
     });
     within(all).await.unwrap();
 }
@@ -153,7 +154,8 @@ async fn a_request_of_a_session_takes_effect_once() {
     assert_eq!((first.replayed, second.replayed), (false, true));
     assert_eq!((first.answer, count(data, partition, Read::Linearizable).await), (second.answer, 1));
     let lost = clusterkit_data::SessionId { offset: session.offset + 1_000, ..session };
-    let options = WriteOptions { request: Some(SessionRequest { session: lost, sequence: 1 }), ..write_options() };
+    let options =
+        WriteOptions { request: Some(SessionRequest { session: lost, sequence: 1 }), ..write_options() };
     assert_eq!(within(data.write(partition, "a", &options)).await, Err(WriteError::SessionExpired));
     for node in nodes {
         stop(node).await;
@@ -195,7 +197,7 @@ async fn what_was_acknowledged_is_there_after_all_nodes_were_down() {
 /// The same node again, where it was.
 async fn restart(dir: &Path, number: u32, addrs: &[String]) -> Node {
     let home = dir.join(number.to_string());
-    let data = Data::open(Options::new(home.join("partitions")), Lists).unwrap();
+    let data = Data::new(Options::new("partitions"), Lists);
     let builder = ClusterKit::builder(&format!("node-{number}"), &format!("127.0.0.1:{number}"))
         .listen(&addrs[number as usize - 1])
         .data_dir(&home)
@@ -251,6 +253,21 @@ async fn who_watches_hears_of_each_command_once_and_in_order() {
     for node in nodes {
         stop(node).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_missed_nothing_of_a_partition_that_was_quiet_goes_on_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path(), 1, &[]).await;
+    let partition = PartitionId(3);
+    let written = within(node.data.write(partition, "a", &write_options())).await.unwrap();
+    stop(node).await;
+    let node = start(dir.path(), 1, &[]).await;
+    let mut watch = node.data.watch(partition, written.offset + 1);
+    let write = async { node.data.write(partition, "b", &write_options()).await.unwrap() };
+    let (written, told) = within(async { tokio::join!(write, watch.next()) }).await;
+    assert_eq!(told, Some(Ok(vec![(written.offset, Bytes::from("b"))])));
+    stop(node).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

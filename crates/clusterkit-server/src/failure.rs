@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use clusterkit::StartError;
-use clusterkit_data::{OpenError, StorageError};
+use clusterkit_data::StorageError;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -55,9 +55,6 @@ pub(crate) enum Failure {
     /// The node ran, and broke.
     #[error("the node has failed: {0}")]
     NodeFailed(StartError),
-    /// The replicated partitions in the data directory cannot be opened. Nothing was changed.
-    #[error("cannot open the partitions in the data directory: {0}")]
-    OpenPartitions(#[from] OpenError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

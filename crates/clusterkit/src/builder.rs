@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +20,14 @@ use clusterkit_storage::disk::{Disk, RealDisk};
 use tokio::sync::watch;
 
 use crate::coordinator::raft::IoMode;
-use crate::error::{InvalidSettings, StartError};
+use crate::error::{InvalidSettings, OpeningError, StartError};
 use crate::handle::ClusterKit;
 use crate::hooks::{
     HookConfig, Installed, NoData, OnPartitionChange, PartitionHandler, SixHooks, StageResult,
 };
 use crate::messages::{self, MessageHandler};
 use crate::net::{Clock, Net, SystemClock, TcpNet};
+use crate::opening::Opening;
 
 /// The node address where none is given: this machine only, until the connections between nodes are
 /// encrypted.
@@ -82,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) handler: Installed,
     pub(crate) hooks: HookConfig,
     pub(crate) messages: Option<messages::Installed>,
+    pub(crate) opening: Option<Opening>,
+    /// What the opening step found.
     pub(crate) replicas_damaged: BTreeMap<PartitionId, ReplicaUid>,
 }
 
@@ -116,6 +119,7 @@ impl Builder {
                 handler: Installed::asked(NoData),
                 hooks: HookConfig::default(),
                 messages: None,
+                opening: None,
                 replicas_damaged: BTreeMap::new(),
             },
         }
@@ -294,15 +298,34 @@ impl Builder {
         self
     }
 
-    /// The replicas of this node that its program found damaged before it starts, each under the uid that it
-    /// had, default none: they begin anew under other uids, before anything is asked of them, and lead nothing
-    /// until they have caught up. What has another uid by then is left alone.
+    /// Opens what the program keeps of its partitions: called once, on a thread that may block, with the data
+    /// directory, which is locked and belongs to this node by then. Nobody hears of the node before it returns.
     ///
-    /// Above 1,024 the node says that all of it may be damaged, so that none of its replicas is elected as
-    /// it is, and reports the rest once it runs. What is found later is for
+    /// It gives the replicas that it found damaged, each under the uid that it had: they begin anew under other
+    /// uids, before anything is asked of them, and lead nothing until they have caught up. What has another uid
+    /// by then is left alone. Above 1,024 the node says that all of it may be damaged, so that none of its
+    /// replicas is elected as it is, and reports the rest once it runs. What is found later is for
     /// [`ClusterKit::report_damaged`].
-    pub fn damaged_replicas(mut self, replicas: BTreeMap<PartitionId, ReplicaUid>) -> Self {
-        self.settings.replicas_damaged = replicas;
+    ///
+    /// Clones of a builder share the step: the first node that comes to it takes it, and another one is refused.
+    ///
+    /// ```no_run
+    /// # use std::collections::BTreeMap;
+    /// # async fn example() -> Result<(), clusterkit::StartError> {
+    /// let ck = clusterkit::ClusterKit::builder("node-1", "127.0.0.1:8080")
+    ///     .opening(|data_dir| {
+    ///         std::fs::create_dir_all(data_dir.join("partitions"))?;
+    ///         Ok(BTreeMap::new())
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn opening<F>(mut self, step: F) -> Self
+    where
+        F: FnOnce(&Path) -> Result<BTreeMap<PartitionId, ReplicaUid>, OpeningError> + Send + 'static,
+    {
+        self.settings.opening = Some(Opening::new(step));
         self
     }
 
@@ -345,7 +368,7 @@ impl Builder {
     /// # Errors
     ///
     /// As those of [`start`](Self::start), for what happens before the node listens:
-    /// [`Settings`](StartError::Settings), [`DataDir`](StartError::DataDir),
+    /// [`Settings`](StartError::Settings), [`DataDir`](StartError::DataDir), [`Opening`](StartError::Opening),
     /// [`Randomness`](StartError::Randomness) and [`Listen`](StartError::Listen).
     pub async fn launch(self) -> Result<ClusterKit, StartError> {
         self.settings.check()?;
@@ -394,6 +417,9 @@ impl Settings {
         self.hooks.check().map_err(InvalidSettings::Hooks)?;
         if self.expect.is_some_and(|expect| expect > 1) && self.seeds.is_empty() {
             return Err(InvalidSettings::ExpectWithoutSeeds);
+        }
+        if self.opening.as_ref().is_some_and(Opening::is_taken) {
+            return Err(InvalidSettings::OpenedBefore);
         }
         Ok(node)
     }

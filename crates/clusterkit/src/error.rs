@@ -70,6 +70,13 @@ pub enum StartError {
         /// The seed.
         addr: String,
     },
+    /// What the program keeps in the data directory could not be opened: see
+    /// [`Builder::opening`](crate::Builder::opening). Whether it may be started again is said by the source.
+    #[error("cannot open what is kept in the data directory: {}", Chain(&**source))]
+    Opening {
+        /// What the program said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// A task of the node panicked, which is a fault of ClusterKit. May be started again.
     #[error("a task of this node panicked; the log says where")]
     Panicked,
@@ -115,6 +122,9 @@ impl From<ControlPlaneError> for StartError {
         Self::ControlPlane { source: Arc::new(error) }
     }
 }
+
+/// What an [opening step](crate::Builder::opening) says when it fails: its text, and those of its sources, are shown.
+pub type OpeningError = Box<dyn Error + Send + Sync>;
 
 /// What kept a node from finding or forming its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -211,6 +221,9 @@ pub enum InvalidSettings {
         /// What is wrong with it.
         source: InvalidNodeId,
     },
+    /// Another node took the opening step that a clone of its builder has. Give each node a step of its own.
+    #[error("the opening step of this builder was taken by another node")]
+    OpenedBefore,
     /// A number is out of range.
     #[error("{field} must be between 1 and {max}, not {value}")]
     OutOfRange {
@@ -443,9 +456,9 @@ pub enum ChangeError {
 }
 
 /// An error with everything below it, in one line.
-struct Chain<'a, E>(&'a E);
+struct Chain<'a, E: ?Sized>(&'a E);
 
-impl<E: Error> fmt::Display for Chain<'_, E> {
+impl<E: Error + ?Sized> fmt::Display for Chain<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();

@@ -561,7 +561,7 @@ impl ClusterKit {
     /// so already.
     ///
     /// It is not kept on disk: after a restart name it by
-    /// [`Builder::damaged_replicas`]. Its lease ends as that of
+    /// [`Builder::opening`]. Its lease ends as that of
     /// any deposed leader, so a leader that must not acknowledge anything more stops by itself.
     pub fn report_damaged(&self, partition: PartitionId, uid: ReplicaUid) {
         self.shared.claims.say_damaged(partition, uid);

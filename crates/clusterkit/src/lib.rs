@@ -30,6 +30,7 @@ mod lease;
 pub mod messages;
 pub mod net;
 mod node;
+mod opening;
 mod status;
 mod stop_check;
 #[cfg(any(test, feature = "testing"))]
@@ -50,7 +51,8 @@ pub use self::builder::{
     Builder, CLUSTER_NAME_DEFAULT, DATA_DIR_DEFAULT, JOIN_TIMEOUT_DEFAULT, LISTEN_DEFAULT,
 };
 pub use self::error::{
-    ChangeError, ControlPlaneError, DataDirError, FormingProblem, InvalidSettings, JoinRefusal, StartError,
+    ChangeError, ControlPlaneError, DataDirError, FormingProblem, InvalidSettings, JoinRefusal, OpeningError,
+    StartError,
 };
 pub use self::events::{ClusterEvent, EVENTS_KEPT, EventId, Events, EventsLost, InvalidEventId};
 pub use self::handle::{ClusterKit, LEAVE_TIMEOUT, NotAdopted, Route, TopologyWatch};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clusterkit::testing::{Cluster, SimDisk};
-use clusterkit::{Builder, ClusterKit, DataDirError, StartError, Topology};
+use clusterkit::{Builder, ClusterKit, DataDirError, InvalidSettings, StartError, Topology};
 use clusterkit_storage::disk::{Disk, OpenMode};
 
 /// Longer than anything here takes, so that a node that hangs is seen.
@@ -244,4 +244,43 @@ async fn a_power_cut_at_any_write_of_one_of_three_leaves_a_node_that_starts() {
 #[tokio::test(start_paused = true)]
 async fn a_power_cut_at_any_write_of_a_newcomer_leaves_a_node_that_starts() {
     survive_every_write(2, 1).await;
+}
+
+/// A builder whose step notes in a file that it was taken, and says `outcome`.
+fn opening(builder: Builder, disk: &SimDisk, outcome: Result<(), &'static str>) -> Builder {
+    let disk = disk.clone();
+    builder.opening(move |data_dir| {
+        write(&disk, &data_dir.join("opened"), b"");
+        outcome.map(|()| BTreeMap::new()).map_err(Into::into)
+    })
+}
+
+async fn refused(builder: Builder) -> StartError {
+    let started = tokio::time::timeout(DEADLINE, builder.start()).await;
+    started.expect("it hangs").expect_err("it starts")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_program_keeps_is_opened_once_the_directory_is_checked_and_locked() {
+    let opened = Path::new("/data/opened");
+    let mut cluster = Cluster::new();
+    drop(cluster.builder(1));
+    let disk = cluster.disk(1).clone();
+    let wrong = opening(cluster.builder(1), &disk, Ok(())).expect(0);
+    assert!(matches!(refused(wrong).await, StartError::Settings(_)));
+    cluster.launch([1], |builder| builder.expect(1)).await;
+    let second = opening(cluster.builder(1), &disk, Ok(()));
+    assert!(matches!(refused(second).await, StartError::DataDir(_)));
+    assert!(!disk.exists(opened).expect("asked"), "nothing is opened in a directory that is not this node's");
+    cluster.stop(1).await;
+    let third = opening(cluster.builder(1), &disk, Err("it is worn out"));
+    let clone = third.clone();
+    let error = refused(third).await;
+    assert_eq!(error.to_string(), "cannot open what is kept in the data directory: it is worn out");
+    assert!(disk.exists(opened).expect("asked"));
+    let error = refused(clone).await;
+    let StartError::Settings(error) = error else { panic!("{error:?}") };
+    assert_eq!(*error, InvalidSettings::OpenedBefore);
+    cluster.launch([1], |builder| builder.expect(1)).await;
+    cluster.ready(1).await.expect("the directory is free again");
 }

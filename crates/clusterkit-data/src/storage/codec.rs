@@ -10,12 +10,15 @@ use clusterkit_core::replica::{Entry, LogTime, Record, SessionId, SessionRequest
 use serde::{Deserialize, Serialize};
 
 use super::limits::RECORD_HEADER_BYTES_MAX;
+use crate::error::Excess;
 
 const VERSION: u8 = 1;
 const KIND_NO_OP: u8 = 0;
 const KIND_OPEN_SESSION: u8 = 1;
 const KIND_WRITE: u8 = 2;
 const KIND_REQUEST: u8 = 3;
+const OUTCOME_ANSWER: u8 = 0;
+const OUTCOME_EXCESS: u8 = 1;
 const HEADER_BYTES: usize = 18;
 const REQUEST_BYTES: usize = 24;
 
@@ -79,6 +82,26 @@ pub(crate) fn decode_record(mut bytes: Bytes) -> Result<Record, Unknown> {
         _ => return Err(Unknown),
     };
     Ok(Record { epoch, time, entry })
+}
+
+/// What a session keeps of a command: a byte that says which, and the answer, or what was too large.
+pub(crate) fn encode_outcome(outcome: &Result<Bytes, Excess>) -> Bytes {
+    match outcome {
+        Ok(answer) => [&[OUTCOME_ANSWER], &answer[..]].concat().into(),
+        Err(excess) => postcard::to_extend(excess, vec![OUTCOME_EXCESS]).expect("memory takes it").into(),
+    }
+}
+
+/// What a session kept of a command. The answer is a part of the bytes.
+pub(crate) fn decode_outcome(mut bytes: Bytes) -> Result<Result<Bytes, Excess>, Unknown> {
+    if bytes.is_empty() {
+        return Err(Unknown);
+    }
+    match bytes.get_u8() {
+        OUTCOME_ANSWER => Ok(Ok(bytes)),
+        OUTCOME_EXCESS => postcard::from_bytes(&bytes).map(Err).map_err(|_| Unknown),
+        _ => Err(Unknown),
+    }
 }
 
 impl Note {
@@ -145,6 +168,16 @@ mod tests {
             assert!(note.encode().len() <= super::super::limits::NOTE_LENGTH_MAX);
             assert_eq!(Note::decode(&note.encode()), Ok(note));
         }
+    }
+
+    #[test]
+    fn an_outcome_is_kept_with_what_it_was() {
+        for outcome in [Ok(Bytes::new()), Ok(Bytes::from_static(b"answer")), Err(Excess::Value(u64::MAX))] {
+            assert_eq!(decode_outcome(encode_outcome(&outcome)), Ok(outcome));
+        }
+        assert_eq!(decode_outcome(Bytes::new()), Err(Unknown));
+        assert_eq!(decode_outcome(Bytes::from_static(b"\x02")), Err(Unknown));
+        assert_eq!(decode_outcome(Bytes::from_static(b"\x01\x09")), Err(Unknown));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use clusterkit_storage::limits::{
     STATE_SCRUB_UNITS_MAX,
 };
 
+use crate::limits::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, COMMAND_CHANGES_MAX};
+
 /// Threads that apply and evaluate. A replica always has the same one.
 pub(crate) const STATE_THREADS: usize = 2;
 /// Bytes that may wait in a queue before the engine is to refuse writes. What is under way then still comes.
@@ -49,8 +51,15 @@ const _: () = assert!(PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES_MAX <= RECORD_BYTE
 const _: () = assert!(NOTE_LENGTH_MAX <= NOTE_BYTES_MAX);
 const _: () = assert!(STEP_BYTES_MAX <= QUEUED_BYTES_MAX);
 const _: () = assert!(RECLAIM_ENTRIES <= STATE_RECLAIM_ENTRIES_MAX && SCRUB_UNITS <= STATE_SCRUB_UNITS_MAX);
-// The largest record that follows a part which is almost full leaves half a batch to what its command changes.
-const _: () = assert!(PART_BYTES + RECORD_BYTES_MAX <= STATE_BATCH_BYTES_MAX / 2);
-// So does one that ends as many sessions as it may, with as many answers as they have by default.
-const _: () = assert!(PART_CHANGES + 2 * SESSIONS_ENDED_MAX * (1 + ANSWERS) <= STATE_CHANGES_MAX / 2);
-const ANSWERS: usize = SessionConfig::ANSWERS_MAX_DEFAULT;
+// Whatever follows a part that is almost full fits into its batch: what a command changes and answers, and the rows of
+// sessions and epochs.
+const _: () =
+    assert!(PART_BYTES + COMMAND_BYTES_MAX + ANSWER_BYTES_MAX + 1 + ROWS_BYTES <= STATE_BATCH_BYTES_MAX);
+const _: () = assert!(PART_CHANGES + COMMAND_CHANGES_MAX + SESSION_ROWS + 4 <= STATE_CHANGES_MAX);
+const _: () = assert!((PART_CHANGES + SESSION_ROWS) * SESSION_ROW_BYTES < ROWS_BYTES);
+/// Rows of as many sessions as a record ends at most, with as many answers as they have by default.
+const SESSION_ROWS: usize = 2 * SESSIONS_ENDED_MAX * (1 + SessionConfig::ANSWERS_MAX_DEFAULT);
+/// Bytes of the row of a session, or of an answer beside the answer itself.
+const SESSION_ROW_BYTES: usize = 64;
+/// Bytes of rows that the library keeps beside the users' entries, without answers.
+const ROWS_BYTES: usize = 2 << 20;

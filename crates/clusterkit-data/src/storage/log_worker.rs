@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clusterkit_core::replica::{FetchToken, LogChange, LogOp, Record, ReplicaKey, SnapshotHeader};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CompactError, FinishedUpkeep, Log, PendingRead, PendingUpkeep, ReadError,
-    SharedLog, StreamId, LogError, UpkeepError,
+    AppendError, ChangeError, CompactError, FinishedUpkeep, Log, LogError, PendingRead, PendingUpkeep,
+    ReadError, SharedLog, StreamId, UpkeepError,
 };
 use clusterkit_storage::state_store::{InstallError, ReplicaKey as StateKey};
 use tracing::warn;

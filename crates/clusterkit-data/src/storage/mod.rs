@@ -56,9 +56,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clusterkit_core::replica::{FetchToken, LogOp, ReadId, Record, ReplicaKey};
 use clusterkit_storage::shared_log::{
-    AppendError, ChangeError, CompactError, ReadError, LogError, UpkeepError,
+    AppendError, ChangeError, CompactError, LogError, ReadError, UpkeepError,
 };
 use clusterkit_storage::state_store::{ApplyError, StateError};
+
+use crate::error::Excess;
 
 pub(crate) use self::limits::QUEUED_BYTES_MAX;
 pub(crate) use self::log_worker::{Errand, LogInput, LogWorker};
@@ -81,6 +83,8 @@ pub(crate) enum StorageEvent {
     Applied {
         /// To whose state.
         key: ReplicaKey,
+        /// The offset of its first record.
+        first: u64,
         /// Where it ended.
         end: u64,
         /// What came of each record, by offset.
@@ -139,6 +143,8 @@ pub(crate) enum Answer {
     SessionOpened,
     /// So many later commands of its session were answered that it cannot be told whether this one was.
     SessionTooOld,
+    /// What it comes to is too large: it changed nothing, now or when it was first applied.
+    TooLarge(Excess),
 }
 
 /// A question was not answered. Nothing changed.

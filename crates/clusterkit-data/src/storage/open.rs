@@ -122,6 +122,9 @@ pub enum OpenError {
         /// What is gone.
         path: PathBuf,
     },
+    /// It serves another node of this process. Give each node partitions of its own. Nothing was changed.
+    #[error("it was opened for another node of this process")]
+    OpenedBefore,
     /// The system has no randomness to name things by. Nothing was changed.
     #[error("the system gives no randomness: {0}")]
     Randomness(getrandom::Error),

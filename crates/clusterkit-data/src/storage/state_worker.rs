@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clusterkit_core::replica::{Entry, LogTime, ReadId, Record, ReplicaKey, SessionConfig, Verdict};
 use clusterkit_storage::state_store::{ApplyError, StateError};
 
+use super::codec::{Unknown, decode_outcome, encode_outcome};
 use super::limits::{PART_BYTES, PART_CHANGES};
 use super::rows::{Applied, session_changes};
 use super::shared::{Loaded, Shared, lock, state_of};
@@ -78,6 +79,8 @@ enum Halt {
     Apply(ApplyError),
     /// The state machine passed it on.
     Machine(StateError),
+    /// What a session kept is nothing that this program wrote.
+    Row(Unknown),
 }
 
 /// What came of a batch.
@@ -131,7 +134,7 @@ impl StateWorker {
         match outcome {
             Ok(Outcome { answers, events }) => {
                 drop(slot);
-                self.shared.tell(StorageEvent::Applied { key, end, answers, events });
+                self.shared.tell(StorageEvent::Applied { key, first, end, answers, events });
             }
             Err(halt) => {
                 *slot = None;
@@ -148,6 +151,7 @@ impl StateWorker {
                 self.shared.note_state_error(key, error);
             }
             Halt::Apply(error) => self.shared.damage(key, &error),
+            Halt::Row(error) => self.shared.damage(key, &error),
         }
     }
 
@@ -192,17 +196,19 @@ impl StateWorker {
     ) -> Result<Answer, Halt> {
         let offset = loaded.applied.end;
         let verdict = loaded.sessions.judge(&self.sessions, offset, record);
-        let Entry::Write { request, payload } = &record.entry else { return Ok(answer_of(verdict)) };
-        if verdict != Verdict::Apply {
-            return Ok(answer_of(verdict));
-        }
+        let (Verdict::Apply, Entry::Write { request, payload }) = (&verdict, &record.entry) else {
+            return answer_of(verdict).map_err(Halt::Row);
+        };
         let command = Command::new(key.partition, (record.epoch, offset), record.time, payload);
         let answer = self.machine.apply(&command, &mut part.transaction).map_err(Halt::Machine)?;
+        let outcome = part.transaction.settle(&answer).map(|()| answer);
         if let Some(request) = request {
-            part.answer_bytes += answer.len();
-            loaded.sessions.note_answer(&self.sessions, *request, answer.clone());
+            // A refusal is kept like an answer: a late copy of a command that was refused must not take effect.
+            let kept = encode_outcome(&outcome);
+            part.answer_bytes += kept.len();
+            loaded.sessions.note_answer(&self.sessions, *request, kept);
         }
-        Ok(Answer::Applied(answer))
+        Ok(outcome.map_or_else(Answer::TooLarge, Answer::Applied))
     }
 
     /// Hands a part to the store, with all that the library keeps beside it.
@@ -255,12 +261,12 @@ impl Part<'_> {
     }
 }
 
-fn answer_of(verdict: Verdict) -> Answer {
-    match verdict {
+fn answer_of(verdict: Verdict) -> Result<Answer, Unknown> {
+    Ok(match verdict {
         Verdict::Apply | Verdict::Nothing => Answer::Nothing,
-        Verdict::Repeated(answer) => Answer::Repeated(answer),
+        Verdict::Repeated(kept) => decode_outcome(kept)?.map_or_else(Answer::TooLarge, Answer::Repeated),
         Verdict::SessionExpired => Answer::SessionExpired,
         Verdict::SessionOpened(_) => Answer::SessionOpened,
         Verdict::TooOld => Answer::SessionTooOld,
-    }
+    })
 }

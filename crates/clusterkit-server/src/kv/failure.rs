@@ -54,7 +54,7 @@ fn code_of_write(error: &WriteError) -> Code {
         WriteError::SessionExpired | WriteError::SessionTooOld => Code::SessionExpired,
         WriteError::SessionNeedsQuorum => Code::InvalidValue,
         WriteError::Stopped => Code::NodeStopped,
-        WriteError::TooLarge { .. } => Code::TooLarge,
+        WriteError::EffectTooLarge(_) | WriteError::TooLarge { .. } => Code::TooLarge,
         WriteError::Unavailable => Code::Unavailable,
         // Also what a newer version may add: then nothing is promised.
         _ => Code::OutcomeUnknown,

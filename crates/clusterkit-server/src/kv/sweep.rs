@@ -1,5 +1,6 @@
 //! Entries that have expired are removed by whoever leads their partition.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit::PartitionId;
@@ -17,28 +18,46 @@ use super::limits::{SWEEP_EVERY, SWEEP_TIMEOUT, SWEEPS_PER_ROUND_MAX};
 pub(crate) async fn sweep(data: Data) {
     let mut rounds = interval(SWEEP_EVERY);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = BTreeMap::new();
     loop {
         rounds.tick().await;
-        for partition in led(&data) {
-            if is_due(&data, partition).await {
+        let led = led(&data);
+        known.retain(|partition, _| led.contains(partition));
+        for partition in led {
+            if is_due(&data, partition, &mut known).await {
                 sweep_partition(&data, partition).await;
             }
         }
     }
 }
 
-fn led(data: &Data) -> Vec<PartitionId> {
-    let Some(node) = data.node() else { return Vec::new() };
-    let all = (0..data.partition_count().unwrap_or_default()).map(PartitionId);
-    all.filter(|partition| node.is_leader(*partition)).collect()
+/// When the next entry of a partition expires, as of how far it is applied. While neither time nor partition has moved
+/// on, nobody needs to be asked: partitions that are idle cost nothing.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    applied: u64,
+    at: Option<LogTime>,
 }
 
-async fn is_due(data: &Data, partition: PartitionId) -> bool {
+fn led(data: &Data) -> BTreeSet<PartitionId> {
+    let Some(node) = data.node() else { return BTreeSet::new() };
+    let topology = node.topology();
+    let led = topology.partitions.iter().filter(|record| record.leader.as_ref() == Some(node.node_id()));
+    led.map(|record| record.id).collect()
+}
+
+async fn is_due(data: &Data, partition: PartitionId, known: &mut BTreeMap<PartitionId, Due>) -> bool {
+    let now = LogTime(SystemClock.wall().0);
+    let applied = data.applied(partition).unwrap_or_default();
+    if let Some(due) = known.get(&partition).filter(|due| due.applied == applied) {
+        return due.at.is_some_and(|at| at <= now);
+    }
     let options = ReadOptions { read: Read::Leader, deadline: SWEEP_TIMEOUT, forward: false };
     let question = Question::ExpiryDue.encode(&Namespace::default());
     let Ok(answered) = data.query(partition, question, &options).await else { return false };
-    let found = Found::decode(&answered.answer);
-    matches!(found, Ok(Found::ExpiryDue { at: Some(at) }) if at <= LogTime(SystemClock.wall().0))
+    let Ok(Found::ExpiryDue { at }) = Found::decode(&answered.answer) else { return false };
+    known.insert(partition, Due { applied: answered.applied, at });
+    at.is_some_and(|at| at <= now)
 }
 
 async fn sweep_partition(data: &Data, partition: PartitionId) {

@@ -48,7 +48,7 @@ async fn serve(config: &Config, parent_pipe: bool) -> Result<(), Failure> {
     if let Some(addr) = &config.grpc_addr {
         listeners.push(listen("--grpc-addr", addr).await?.0);
     }
-    let data = open_data(config).await?;
+    let data = Data::new(Options::new(PARTITIONS_DIR), Services::new());
     let node = data.attach(builder(config, &public_addr(config, &http_local))).launch().await?;
     data.run(&node);
     let started = Started { config, node: &node, http_local: &http_local, format };
@@ -66,14 +66,6 @@ async fn serve(config: &Config, parent_pipe: bool) -> Result<(), Failure> {
         data.stopped().await.map_err(Failure::Storage)
     };
     stop(in_order, reason, config.grace, &mut wishes).await
-}
-
-/// Opens what an earlier run left of the replicated partitions, which may take as long as reading their log.
-async fn open_data(config: &Config) -> Result<Data, Failure> {
-    let dir = config.data_dir.join(PARTITIONS_DIR);
-    let opened = tokio::task::spawn_blocking(move || Data::open(Options::new(dir), Services::new())).await;
-    // It is never aborted, and a panic in it is an error of ours.
-    Ok(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
 }
 
 /// Becomes part of the cluster, and stays until the node breaks, or has left.

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use clusterkit_core::replica::PAYLOAD_BYTES_MAX;
-use clusterkit_storage::limits::{
-    STATE_BATCH_BYTES_MAX, STATE_CHANGES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX,
-};
+use clusterkit_data::{COMMAND_BYTES_MAX, COMMAND_CHANGES_MAX};
 
 use crate::namespace::NAMESPACE_BYTES_MAX;
 
@@ -53,14 +51,14 @@ const _: () =
     assert!(BATCH_WRITES_MAX * WRITE_OVERHEAD_BYTES + NAMESPACE_BYTES_MAX + 16 <= BATCH_OVERHEAD_BYTES);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= BATCH_WRITTEN_BYTES_MAX);
-const _: () = assert!(KEY_BYTES_MAX + ROW_OVERHEAD_BYTES <= STATE_KEY_BYTES_MAX);
-const _: () = assert!(VALUE_BYTES_MAX + ROW_OVERHEAD_BYTES <= STATE_VALUE_BYTES_MAX);
-// What one command changes fits into a batch of the store: each key has an entry and two rows of expiry, the old one
+const _: () = assert!(KEY_BYTES_MAX + ROW_OVERHEAD_BYTES <= clusterkit_data::KEY_BYTES_MAX);
+const _: () = assert!(VALUE_BYTES_MAX + ROW_OVERHEAD_BYTES <= clusterkit_data::VALUE_BYTES_MAX);
+// What one command changes is as much as it may be: each key has an entry and two rows of expiry, the old one
 // and the new one.
 const _: () = assert!(
     BATCH_WRITTEN_BYTES_MAX + 3 * BATCH_WRITES_MAX * (KEY_BYTES_MAX + 2 * ROW_OVERHEAD_BYTES)
-        <= STATE_BATCH_BYTES_MAX
+        <= COMMAND_BYTES_MAX
 );
-const _: () = assert!(3 * BATCH_WRITES_MAX < STATE_CHANGES_MAX && REMOVED_ENTRIES_MAX <= BATCH_WRITES_MAX);
+const _: () = assert!(3 * BATCH_WRITES_MAX < COMMAND_CHANGES_MAX && REMOVED_ENTRIES_MAX <= BATCH_WRITES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX <= READ_BYTES_MAX);
 const _: () = assert!(PAGE_ENTRIES_MAX <= EXAMINED_ENTRIES_MAX);

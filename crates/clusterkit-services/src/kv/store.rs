@@ -7,10 +7,11 @@ use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::replica::LogTime;
 use clusterkit_data::{Answered, Data, QueryError, ReadOptions, SessionId, WriteError, WriteOptions};
 
-use super::{
-    Answer, Command, Description, Found, Outcome, PageEntry, Question, Refused, Refusal, Scan, Stats, Value, Write,
-};
 use super::limits::REMOVED_ENTRIES_MAX;
+use super::{
+    Answer, Command, Description, Found, Outcome, PageEntry, Question, Refusal, Refused, Scan, Stats, Value,
+    Write,
+};
 use crate::header::AnswerError;
 use crate::namespace::Namespace;
 
@@ -258,8 +259,12 @@ impl KvStore {
                         results[position] = Ok(outcome);
                     }
                 }
-                Ok(None) => positions.into_iter().for_each(|position| results[position] = Ok(Outcome::Checked)),
-                Err(error) => positions.into_iter().for_each(|position| results[position] = Err(error.clone())),
+                Ok(None) => {
+                    positions.into_iter().for_each(|position| results[position] = Ok(Outcome::Checked));
+                }
+                Err(error) => {
+                    positions.into_iter().for_each(|position| results[position] = Err(error.clone()));
+                }
             }
         }
         results
@@ -364,7 +369,9 @@ impl KvStore {
                         results[position] = Ok(entry);
                     }
                 }
-                Err(error) => positions.into_iter().for_each(|position| results[position] = Err(error.clone())),
+                Err(error) => {
+                    positions.into_iter().for_each(|position| results[position] = Err(error.clone()));
+                }
             }
         }
         results
@@ -382,7 +389,8 @@ impl KvStore {
         let mut entries = Vec::with_capacity(positions.len());
         while entries.len() < positions.len() {
             let rest = positions[entries.len()..].iter().take(super::limits::KEYS_MAX);
-            let question = Question::ReadMany { keys: rest.map(|position| keys[*position].clone()).collect() };
+            let question =
+                Question::ReadMany { keys: rest.map(|position| keys[*position].clone()).collect() };
             match self.ask(namespace, partition, &question, options).await?.found {
                 Found::ReadMany { entries: found } if !found.is_empty() => entries.extend(found),
                 _ => return Err(AnswerError::Malformed.into()),
@@ -416,7 +424,8 @@ impl KvStore {
             if wanted == 0 || bytes_left == 0 {
                 return Ok(Page { entries, cursor: Some(Cursor { partition, key }) });
             }
-            let part = Scan { cursor: key.take(), entries_max: wanted, bytes_max: bytes_left, ..scan.clone() };
+            let part =
+                Scan { cursor: key.take(), entries_max: wanted, bytes_max: bytes_left, ..scan.clone() };
             let found = self.ask(namespace, partition, &Question::Scan(part), options).await?.found;
             let Found::Page { entries: more, cursor: rest } = found else {
                 return Err(AnswerError::Malformed.into());

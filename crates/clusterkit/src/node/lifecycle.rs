@@ -48,10 +48,13 @@ struct Inboxes {
 }
 
 /// Opens what the node needs and starts its tasks; returns as soon as it listens.
-pub(crate) async fn launch(settings: Settings) -> Result<ClusterKit, StartError> {
+pub(crate) async fn launch(mut settings: Settings) -> Result<ClusterKit, StartError> {
     let node = settings.check()?;
     let store = StoreId(random_u64()?);
     let data_dir = DataDir::open(Arc::clone(&settings.disk), &settings.data_dir, &node, store)?;
+    if let Some(opening) = settings.opening.take() {
+        settings.replicas_damaged = opening.run(settings.data_dir.clone(), data_dir.lock()).await?;
+    }
     let public_addr = reachable(&settings, &settings.public_addr).await;
     let (shared, inboxes) = share(settings, node, &data_dir, public_addr)?;
     let service = Arc::new(NodeService { shared: Arc::clone(&shared) });

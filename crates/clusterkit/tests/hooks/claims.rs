@@ -115,7 +115,11 @@ async fn damaged_at_start(partitions: u32) -> (Cluster, BTreeMap<PartitionId, Re
     let ids = topology.partitions.iter().map(|record| record.id);
     let damaged: BTreeMap<_, _> = ids.filter_map(|id| Some((id, uid(&topology, id, 3)?))).collect();
     cluster.stop(3).await;
-    cluster.launch([3], |builder| configure(builder).damaged_replicas(damaged.clone())).await;
+    let found = |builder| {
+        let damaged = damaged.clone();
+        configure(builder).opening(move |_| Ok(damaged))
+    };
+    cluster.launch([3], found).await;
     cluster.ready(3).await.expect("it is back");
     (cluster, damaged)
 }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod excess;
 mod sessions;
 mod threads;
 
@@ -17,10 +18,10 @@ use clusterkit_core::replica::{
 };
 use clusterkit_storage::checked::{read_checked, write_checked};
 use clusterkit_storage::disk::{Disk, SimDisk};
-use clusterkit_storage::state_store::{Digest, MemoryStore, StateError, StateStore};
+use clusterkit_storage::state_store::{Digest, StateError};
 use clusterkit_storage::{shared_log, state_store};
 
-use super::open::Workers;
+use super::open::{Opened, Workers};
 use super::queue::worker_of;
 use super::shared::{Shared, state_of};
 use super::*;
@@ -110,10 +111,14 @@ impl Node {
     }
 
     pub(super) fn of(storage: NodeStorage) -> Self {
+        Self::with(storage, Registers)
+    }
+
+    pub(super) fn with(storage: NodeStorage, machine: impl StateMachine) -> Self {
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
         let tell: Tell = Arc::new(move |event| heard.lock().unwrap().push(event));
-        let machine: Arc<dyn StateMachine> = Arc::new(Registers);
+        let machine: Arc<dyn StateMachine> = Arc::new(machine);
         let mut workers = storage.workers(&machine, &sessions(), tell);
         workers.log.records_kept = 2;
         Self { workers, events, op_last: 0 }
