@@ -236,7 +236,7 @@ impl Follower {
             if let Ok(events) = self.watch.next().await? {
                 return Some(self.read(&events));
             }
-            // The past is forgotten, or nothing was applied yet since this node began: then nothing was missed.
+            // The past was missed, or the replica is not made yet: then nothing was.
             tokio::time::sleep(WATCH_PAUSE).await;
             let Some(status) = self.data.status(self.partition).await else {
                 self.has_ended = true;

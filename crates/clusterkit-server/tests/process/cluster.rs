@@ -32,14 +32,14 @@ fn a_killed_node_costs_copies_and_comes_back_as_itself() {
     let before = store(&plans[0], "node-3");
 
     nodes[2].kill();
-    let status = eventually("node-3 dead and all partitions led", || {
+    // It is unavailable while partitions have no leader, or the control plane has none.
+    eventually("node-3 dead and all partitions led", || {
         let status = plans[0].ask(&["status", "-o", "json"]);
         let seen = status.json();
         let dead =
             seen["nodes"].as_array()?.iter().any(|node| node["id"] == "node-3" && node["status"] == "dead");
-        (dead && seen["partitions"]["leaderless"] == 0).then_some(status)
+        (dead && seen["partitions"]["leaderless"] == 0 && status.code == Some(1)).then_some(())
     });
-    assert_eq!(status.code, Some(1));
     let sentence = plans[0].ask(&["status"]).stdout;
     assert!(sentence.starts_with("degraded: "), "{sentence}");
     for part in ["node-3 is dead", "64 partitions have fewer than 3 copies in sync"] {
@@ -71,9 +71,18 @@ fn commands_show_a_cluster_and_take_a_node_out() {
     assert!(list.starts_with("NODE    STATUS  CONTROL"), "{list}");
     assert!(ask(&["node", "show", "node-2"]).contains("metadata     rack=r1\n"));
     assert_eq!(ask(&["partition", "list"]).lines().count(), 9);
-    assert!(ask(&["partition", "explain", "partition-3"]).contains("It is as it should be."));
+    // Copies may still move and leads be handed over: a cluster is healthy meanwhile.
+    let comes_to_say = |args: &[&str], part: &str| {
+        eventually(part, || {
+            let said = plans[1].ask(args);
+            (said.code == Some(0) && said.stdout.contains(part)).then_some(())
+        });
+    };
+    for partition in 0..8 {
+        comes_to_say(&["partition", "explain", &format!("partition-{partition}")], "It is as it should be.");
+    }
     assert!(ask(&["partition", "who", "user:1"]).starts_with("\"user:1\" is in partition-"));
-    assert!(ask(&["node", "stop-check", "node-3"]).starts_with("yes: node-3 may be stopped now"));
+    comes_to_say(&["node", "stop-check", "node-3"], "yes: node-3 may be stopped now");
     assert!(ask(&["node", "drain", "node-3", "--dry-run"]).starts_with("node-3 would give away "));
     plans[1]
         .ask(&["node", "show", "node-33"])

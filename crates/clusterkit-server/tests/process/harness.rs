@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Below the ports that systems give to connections, so that none of those is in the way.
 const PORT_FIRST: u16 = 20_000;
 const PORT_COUNT: u16 = 12_000;
+/// How far apart two runs of these tests begin that are started one after the other, so that neither is given a port
+/// that the other has chosen and does not listen on yet.
+const PORTS_PER_PROCESS: u32 = 200;
 
 /// Waits until `found` finds something.
 pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
@@ -35,7 +38,8 @@ pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) ->
 /// An address of this machine that nobody listens on: a node must be told its seeds before they run.
 pub(crate) fn free_addr() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % u32::from(PORT_COUNT)).expect("below the count");
+    let apart = std::process::id().wrapping_mul(PORTS_PER_PROCESS);
+    let start = u16::try_from(apart % u32::from(PORT_COUNT)).expect("below the count");
     eventually("a free port", || {
         let offset =
             (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(PORT_COUNT);
