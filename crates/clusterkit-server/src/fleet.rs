@@ -188,7 +188,8 @@ impl Fleet {
     pub(crate) async fn until_whole(&mut self) -> Result<(), Failure> {
         let alive = self.running().len();
         self.until("every partition to have all its copies", move |topology| {
-            let copies = topology.replication_factor.unwrap_or(1).min(u32::try_from(alive).unwrap_or(u32::MAX));
+            let copies =
+                topology.replication_factor.unwrap_or(1).min(u32::try_from(alive).unwrap_or(u32::MAX));
             let has_all = |in_sync: usize| u32::try_from(in_sync).is_ok_and(|count| count >= copies);
             topology.count_alive() >= alive
                 && topology.is_whole()
@@ -232,5 +233,10 @@ impl Fleet {
 
 fn waited(wanted: &'static str) -> Failure {
     let waited = format!("{} s", PATIENCE.as_secs());
-    Failure::WaitedInVain { wanted, waited, last: "it is not so yet".to_owned(), exit: crate::failure::EXIT_FAILED }
+    Failure::WaitedInVain {
+        wanted,
+        waited,
+        last: "it is not so yet".to_owned(),
+        exit: crate::failure::EXIT_FAILED,
+    }
 }

@@ -53,7 +53,9 @@ fn tags(client: &Client, partitions: u32) -> Vec<(u32, String)> {
     let mut tags = BTreeMap::new();
     for number in 0..NAMES_MAX {
         let tag = format!("{{t{number}}}");
-        if let Some(partition) = client.partition_of(tag.as_bytes()).filter(|partition| partition.0 < partitions) {
+        if let Some(partition) =
+            client.partition_of(tag.as_bytes()).filter(|partition| partition.0 < partitions)
+        {
             tags.entry(partition.0).or_insert(tag);
         }
         if tags.len() == partitions as usize {

@@ -17,7 +17,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::answer::{self, WrittenDto, time};
 use super::limits::{BATCH_BODY_BYTES_MAX, OPERATIONS_MAX};
 use super::text::{base64, either};
-use super::wish::{AckWish, CK_REQUEST, expiry, namespace, read_options, session_request, ttl, write_options};
+use super::wish::{
+    AckWish, CK_REQUEST, expiry, namespace, read_options, session_request, ttl, write_options,
+};
 use super::{KvApi, READ_CODES, WRITE_CODES, failure};
 
 pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {

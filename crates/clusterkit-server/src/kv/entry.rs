@@ -20,7 +20,8 @@ use super::{KvApi, READ_CODES, WRITE_CODES, Way};
 /// The media type of a value.
 pub(super) const BYTES: &str = "application/octet-stream";
 pub(super) const ROUTE_NOTE: &str = "`direct`: answer 421 rather than ask another node.";
-pub(super) const REQUEST_NOTE: &str = "Which request of which session it is, as in `3.17.1`: it takes effect once.";
+pub(super) const REQUEST_NOTE: &str =
+    "Which request of which session it is, as in `3.17.1`: it takes effect once.";
 const IF_MATCH_NOTE: &str = "Only at this version, or with `*` only if the key is there.";
 
 pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {

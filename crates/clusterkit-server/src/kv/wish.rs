@@ -313,9 +313,11 @@ mod tests {
     #[test]
     fn a_request_of_a_session_names_it_and_its_number() {
         let check = |text: &'static str, expect: Option<(u64, u64, u64)>| {
-            let headers = HeaderMap::from_iter([(HeaderName::from_static(CK_REQUEST), HeaderValue::from_static(text))]);
+            let headers =
+                HeaderMap::from_iter([(HeaderName::from_static(CK_REQUEST), HeaderValue::from_static(text))]);
             let request = session_request(&headers).ok().flatten();
-            let parts = request.map(|request| (request.session.epoch.0, request.session.offset, request.sequence));
+            let parts =
+                request.map(|request| (request.session.epoch.0, request.session.offset, request.sequence));
             assert_eq!(parts, expect, "{text}");
         };
         check("3.17.1", Some((3, 17, 1)));
