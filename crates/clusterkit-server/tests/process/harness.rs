@@ -65,11 +65,16 @@ pub(crate) fn run(args: &[&str]) -> Finished {
 }
 
 /// Runs `command` to its end, which must come within the deadline.
-pub(crate) fn finish(mut command: Command) -> Finished {
+pub(crate) fn finish(command: Command) -> Finished {
+    finish_within(DEADLINE, command)
+}
+
+/// As [`finish`], with another deadline.
+pub(crate) fn finish_within(patience: Duration, mut command: Command) -> Finished {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     let pid = child.id();
     let reader = thread::spawn(move || child.wait_with_output());
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + patience;
     while !reader.is_finished() {
         if Instant::now() > deadline {
             signal(pid, Signal::KILL);

@@ -1,6 +1,7 @@
 //! The built binary, as processes with real sockets and real disks.
 
 mod cluster;
+mod demo;
 mod dev;
 mod formation;
 mod harness;
