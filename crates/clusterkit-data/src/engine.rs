@@ -15,9 +15,10 @@ use clusterkit_core::replica::{
 use clusterkit_core::time::Instant;
 use clusterkit_core::topology::Topology;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{QueryError, WriteError};
-use crate::limits::{NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX};
+use crate::limits::{ANSWERS_MAX, NOTICE_BYTES_MAX, SNAPSHOTS_MAX, SWEEP_EVERY, TURN_MAX, WISHES_MAX};
 use crate::options::{Answered, Written};
 use crate::shared::{Queues, Shared};
 use crate::snapshots;
@@ -45,7 +46,7 @@ pub(crate) enum Input {
     /// What is to be sent with the state of a replica, which ends at `end`?
     SnapshotHeader { key: ReplicaKey, to: NodeId, end: u64, reply: oneshot::Sender<Option<SnapshotHeader>> },
     /// A snapshot was sent, or was not.
-    SnapshotSent { key: ReplicaKey, to: NodeId },
+    SnapshotSent { key: ReplicaKey, to: NodeId, number: u64 },
     /// A snapshot has arrived, and its state lies ready. Is it used?
     SnapshotReceived { header: SnapshotHeader, reply: oneshot::Sender<bool> },
     /// How does a replica stand?
@@ -85,7 +86,7 @@ struct PendingRead {
 /// See the [module](self).
 ///
 /// Invariants:
-/// - `writers` counts the `writes` of each partition, and `writers_all` those of them that wait for all replicas;
+/// - `writers` counts the `writes` of each partition that wait for an answer of its state, and `writers_all` those of them that wait for all replicas;
 /// - `answers` has what was applied to partitions with writers, up to the last one that was replied, and that too where
 ///   some wait for all replicas.
 pub(crate) struct Engine {
@@ -105,6 +106,9 @@ pub(crate) struct Engine {
     /// Partitions that it said to be stalled, and how far they were committed then.
     stalled: BTreeMap<PartitionId, u64>,
     snapshots: Arc<Semaphore>,
+    /// The snapshots under way, by whose they are and to whom they go, each with its number.
+    sending: BTreeMap<(ReplicaKey, NodeId), (u64, CancellationToken)>,
+    snapshot_last: u64,
     awaiting_active: Vec<(PartitionId, Epoch, oneshot::Sender<bool>)>,
     awaiting_adopted: Vec<(PartitionId, PartitionVersion, oneshot::Sender<()>)>,
     /// Partitions of which more was committed since that was noted.
@@ -130,6 +134,8 @@ impl Engine {
             wishes: BTreeSet::new(),
             stalled: BTreeMap::new(),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            sending: BTreeMap::new(),
+            snapshot_last: 0,
             awaiting_active: Vec::new(),
             awaiting_adopted: Vec::new(),
             moved: BTreeSet::new(),
@@ -270,7 +276,12 @@ impl Engine {
 
     fn note_answers(&mut self, partition: PartitionId, answers: Vec<(u64, Answer)>) {
         if self.writers.contains_key(&partition) {
-            self.answers.entry(partition).or_default().extend(answers);
+            let kept = self.answers.entry(partition).or_default();
+            kept.extend(answers);
+            // More than writes can wait: those of the oldest were given up, or answered without it.
+            while kept.len() > ANSWERS_MAX {
+                kept.pop_first();
+            }
         }
     }
 
@@ -292,7 +303,7 @@ impl Engine {
             Input::SnapshotHeader { key, to, end, reply } => {
                 drop(reply.send(self.replicas.snapshot_header(key, &to, end)));
             }
-            Input::SnapshotSent { key, to } => self.replicas.handle_snapshot_ended(key, &to),
+            Input::SnapshotSent { key, to, number } => self.end_snapshot(key, to, number),
             Input::SnapshotReceived { header, reply } => {
                 let installs = self.replicas.handle_snapshot(now, wall_ms, &header);
                 if installs {
@@ -321,7 +332,9 @@ impl Engine {
         match outcome {
             Ok(request) => {
                 self.writes.insert(request, PendingWrite { partition, ack, reply });
-                *self.writers.entry(partition).or_default() += 1;
+                if ack != Ack::Leader {
+                    *self.writers.entry(partition).or_default() += 1;
+                }
                 if ack == Ack::All {
                     *self.writers_all.entry(partition).or_default() += 1;
                 }
@@ -358,7 +371,9 @@ impl Engine {
 
     fn end_write(&mut self, request: RequestId) -> Option<PendingWrite> {
         let write = self.writes.remove(&request)?;
-        count_down(&mut self.writers, write.partition);
+        if write.ack != Ack::Leader {
+            count_down(&mut self.writers, write.partition);
+        }
         if write.ack == Ack::All {
             count_down(&mut self.writers_all, write.partition);
         }
@@ -466,9 +481,8 @@ impl Engine {
                 self.answers.remove(&partition);
             }
         }
-        if self.writers.is_empty() {
-            self.answers.clear();
-        }
+        let writers = &self.writers;
+        self.answers.retain(|partition, _| writers.contains_key(partition));
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -532,14 +546,35 @@ impl Engine {
         }
     }
 
-    fn send_snapshot(&self, key: ReplicaKey, to: NodeId) {
+    /// One is under way to each follower: it replaces one that was begun for an earlier run or epoch.
+    fn send_snapshot(&mut self, key: ReplicaKey, to: NodeId) {
+        self.snapshot_last += 1;
+        let number = self.snapshot_last;
+        let aborted = self.shared.stop.child_token();
+        if let Some((_, before)) = self.sending.insert((key, to.clone()), (number, aborted.clone())) {
+            before.cancel();
+        }
         let (shared, node, places) = (self.shared.clone(), self.node.clone(), self.snapshots.clone());
         self.shared.tracker.spawn(async move {
-            if let Ok(_place) = places.acquire_owned().await {
-                snapshots::send(&shared, &node, key, &to).await;
+            let sent = async {
+                if let Ok(_place) = places.acquire_owned().await {
+                    snapshots::send(&shared, &node, key, &to).await;
+                }
+            };
+            // One that was aborted has a successor, which says when it has ended.
+            let ended = aborted.run_until_cancelled(sent).await;
+            if ended.is_some() {
+                shared.tell(Input::SnapshotSent { key, to, number }).await;
             }
-            shared.tell(Input::SnapshotSent { key, to }).await;
         });
+    }
+
+    fn end_snapshot(&mut self, key: ReplicaKey, to: NodeId, number: u64) {
+        let place = (key, to);
+        if self.sending.get(&place).is_some_and(|(newest, _)| *newest == number) {
+            self.sending.remove(&place);
+            self.replicas.handle_snapshot_ended(key, &place.1);
+        }
     }
 
     fn wish(&mut self, wish: Wish) {

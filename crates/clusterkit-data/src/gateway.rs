@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clusterkit_core::id::PartitionId;
 use clusterkit_core::replica::{SessionId, SessionRequest};
+use clusterkit_core::time::Instant;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::limits::{GATEWAY_SESSIONS_MAX, GATEWAY_WINDOW};
+use crate::limits::{GATEWAY_IDLE_MAX, GATEWAY_SESSIONS_MAX, GATEWAY_WINDOW};
 
 /// The sessions that this node has open, by partition.
 ///
@@ -29,6 +30,7 @@ struct Session {
     id: SessionId,
     last: u64,
     lent: BTreeSet<u64>,
+    used_at: Instant,
 }
 
 /// Whether a request can be numbered.
@@ -47,14 +49,16 @@ impl Gateway {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers a request.
-    pub(crate) fn lend(&self, partition: PartitionId) -> Loan {
+    /// Numbers a request. Sessions that were not used for long may be over where the partition is, and are left alone.
+    pub(crate) fn lend(&self, now: Instant, partition: PartitionId) -> Loan {
         let mut partitions = self.partitions();
         let sessions = partitions.entry(partition).or_default();
+        sessions.retain(|session| !session.lent.is_empty() || now.since(session.used_at) < GATEWAY_IDLE_MAX);
         let has_room = |session: &&mut Session| {
             session.lent.first().is_none_or(|first| session.last + 1 - first < GATEWAY_WINDOW)
         };
         if let Some(session) = sessions.iter_mut().find(has_room) {
+            session.used_at = now;
             session.last += 1;
             session.lent.insert(session.last);
             return Loan::Lent(SessionRequest { session: session.id, sequence: session.last });
@@ -68,9 +72,14 @@ impl Gateway {
     }
 
     /// A session was opened for this node.
-    pub(crate) fn opened(&self, partition: PartitionId, id: SessionId) {
+    pub(crate) fn opened(&self, now: Instant, partition: PartitionId, id: SessionId) {
         let mut partitions = self.partitions();
-        partitions.entry(partition).or_default().push(Session { id, last: 0, lent: BTreeSet::new() });
+        partitions.entry(partition).or_default().push(Session {
+            id,
+            last: 0,
+            lent: BTreeSet::new(),
+            used_at: now,
+        });
     }
 
     /// A request is answered.
@@ -103,7 +112,7 @@ mod tests {
     }
 
     fn lend(gateway: &Gateway) -> SessionRequest {
-        match gateway.lend(P) {
+        match gateway.lend(Instant::ORIGIN, P) {
             Loan::Lent(request) => request,
             other => panic!("{other:?}"),
         }
@@ -112,13 +121,13 @@ mod tests {
     #[test]
     fn numbers_that_are_lent_stay_within_the_window() {
         let gateway = Gateway::default();
-        assert_eq!(gateway.lend(P), Loan::OpenAnother);
-        gateway.opened(P, id(5));
+        assert_eq!(gateway.lend(Instant::ORIGIN, P), Loan::OpenAnother);
+        gateway.opened(Instant::ORIGIN, P, id(5));
         let first = lend(&gateway);
         for _ in 1..GATEWAY_WINDOW {
             gateway.give_back(P, lend(&gateway));
         }
-        assert_eq!(gateway.lend(P), Loan::OpenAnother, "the first is still out");
+        assert_eq!(gateway.lend(Instant::ORIGIN, P), Loan::OpenAnother, "the first is still out");
         gateway.give_back(P, first);
         assert_eq!(lend(&gateway).sequence, GATEWAY_WINDOW + 1);
     }
@@ -127,12 +136,25 @@ mod tests {
     fn sessions_are_bounded() {
         let gateway = Gateway::default();
         for offset in 0..GATEWAY_SESSIONS_MAX as u64 {
-            gateway.opened(P, id(offset));
+            gateway.opened(Instant::ORIGIN, P, id(offset));
         }
         let window = GATEWAY_WINDOW as usize * GATEWAY_SESSIONS_MAX;
         let lent: BTreeSet<_> = (0..window).map(|_| lend(&gateway)).collect();
-        assert_eq!((lent.len(), gateway.lend(P)), (window, Loan::Exhausted));
+        assert_eq!((lent.len(), gateway.lend(Instant::ORIGIN, P)), (window, Loan::Exhausted));
         gateway.ended(P, id(0));
-        assert_eq!(gateway.lend(P), Loan::OpenAnother);
+        assert_eq!(gateway.lend(Instant::ORIGIN, P), Loan::OpenAnother);
+    }
+
+    #[test]
+    fn a_session_that_was_not_used_for_long_is_left_alone() {
+        let gateway = Gateway::default();
+        gateway.opened(Instant::ORIGIN, P, id(1));
+        let request = lend(&gateway);
+        let later = Instant::ORIGIN + GATEWAY_IDLE_MAX;
+        assert!(matches!(gateway.lend(later, P), Loan::Lent(_)), "it is in use");
+        gateway.give_back(P, request);
+        let second = SessionRequest { sequence: 2, ..request };
+        gateway.give_back(P, second);
+        assert_eq!(gateway.lend(later + GATEWAY_IDLE_MAX, P), Loan::OpenAnother);
     }
 }

@@ -79,7 +79,8 @@ impl PartitionHandler for Hooks {
         adopted.ok_or_else(not_running)
     }
 
-    /// The leader takes it into the in-sync set by itself.
+    /// The leader takes it into the in-sync set by itself, and says that it lacks nothing any more: a member that may have
+    /// lost something is one already, and has to catch up all the same.
     async fn catch_up(&self, stage: CatchUp) -> StageResult {
         let node = self.shared.node.get().ok_or_else(not_running)?;
         let (me, partition, uid) = (node.node_id().clone(), stage.partition, stage.uid);
@@ -87,7 +88,7 @@ impl PartitionHandler for Hooks {
         let in_sync = topology.wait_for(|topology| {
             topology.partition(partition).is_some_and(|record| {
                 let is_this = record.replica(&me).is_some_and(|replica| replica.uid == uid);
-                !is_this || record.in_sync.contains(&me)
+                !is_this || record.is_electable(&me)
             })
         });
         let done = self.watch(partition, &stage.context, async { in_sync.await.is_some() }).await;
@@ -120,6 +121,8 @@ impl PartitionHandler for Hooks {
         });
         tokio::select! {
             _ = passed_on => Ok(()),
+            // Nothing of this node's is acknowledged any more: there is nothing to wait for.
+            () = self.shared.stop.cancelled() => Ok(()),
             () = stage.context.cancelled().cancelled() => Err(Decline::refuse("it was not wanted any more")),
         }
     }

@@ -58,3 +58,10 @@ pub(crate) const GATEWAY_WINDOW: u64 = 48;
 pub(crate) const GATEWAY_SESSIONS_MAX: usize = 64;
 /// How often a write looks for a session of this node's before it is given up.
 pub(crate) const SESSION_ATTEMPTS_MAX: usize = 4;
+/// Answers of one partition that are kept for writes that are not replied yet.
+pub(crate) const ANSWERS_MAX: usize = 16_384;
+/// A session of this node's that was not used for so long is left to expire: half of what sessions live unused by
+/// default.
+pub(crate) const GATEWAY_IDLE_MAX: Duration = Duration::from_mins(5);
+
+const _: () = assert!(ANSWERS_MAX >= 2 * clusterkit_core::replica::WRITES_MAX);

@@ -83,10 +83,12 @@ impl<'a> Router<'a> {
     ) -> Result<Borrowed<'_>, WriteError> {
         let gateway = &self.shared.gateway;
         for _ in 0..SESSION_ATTEMPTS_MAX {
-            let loan = match gateway.lend(partition) {
+            let loan = match gateway.lend(self.shared.clock.now(), partition) {
                 // One opens it for all who need it.
                 Loan::OpenAnother => {
-                    let _turn = gateway.turn(partition).lock_owned().await;
+                    let patience = deadline.since(self.shared.clock.now());
+                    let turn = self.within(patience, gateway.turn(partition).lock_owned()).await;
+                    let _turn = turn.ok_or(WriteError::Unavailable)?;
                     self.lend_or_open(partition, options, deadline).await?
                 }
                 loan => loan,
@@ -107,7 +109,7 @@ impl<'a> Router<'a> {
         deadline: Instant,
     ) -> Result<Loan, WriteError> {
         let gateway = &self.shared.gateway;
-        match gateway.lend(partition) {
+        match gateway.lend(self.shared.clock.now(), partition) {
             Loan::OpenAnother => {}
             loan => return Ok(loan),
         }
@@ -118,8 +120,12 @@ impl<'a> Router<'a> {
             WriteError::OutcomeUnknown => WriteError::Unavailable,
             error => error,
         })?;
-        gateway.opened(partition, SessionId { epoch: opened.epoch, offset: opened.offset });
-        Ok(gateway.lend(partition))
+        gateway.opened(
+            self.shared.clock.now(),
+            partition,
+            SessionId { epoch: opened.epoch, offset: opened.offset },
+        );
+        Ok(gateway.lend(self.shared.clock.now(), partition))
     }
 
     async fn write_by(
@@ -227,7 +233,9 @@ impl<'a> Router<'a> {
             Ok(Some(Response::Written(Err(error @ WriteError::NotLeader { .. })))) => Attempt::Again(error),
             Ok(Some(Response::Written(Err(WriteError::Stopped)))) => Attempt::Again(WriteError::Unavailable),
             Ok(Some(Response::Written(result))) => Attempt::Done(result),
-            Ok(_) => Attempt::Again(WriteError::Unavailable),
+            Ok(Some(Response::Refused)) => Attempt::Again(WriteError::Unavailable),
+            // A newer release may have carried it out.
+            Ok(_) => Attempt::Done(Err(WriteError::OutcomeUnknown)),
             Err(MessageError::TooLarge { bytes, bytes_max: limit }) => {
                 Attempt::Done(Err(WriteError::TooLarge { bytes, limit }))
             }

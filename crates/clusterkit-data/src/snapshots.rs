@@ -229,7 +229,9 @@ impl Incoming {
             key.and_then(|key| state.receiving.remove(&key))
         };
         let Some(Receiving { header, digest, receiver: Some(receiver), .. }) = ended else { return false };
-        receiver.ready(digest.into());
+        if !receiver.ready(digest.into()) {
+            return false;
+        }
         let (reply, installs) = oneshot::channel();
         let (key, end) = (ReplicaKey { partition: header.partition, uid: header.uid }, header.end);
         shared.tell(Input::SnapshotReceived { header, reply }).await;

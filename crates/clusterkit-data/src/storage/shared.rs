@@ -1,5 +1,6 @@
 //! What the workers of a node share: the states, which replicas are damaged, and whether everything has stopped.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,10 +176,17 @@ impl Shared {
     }
 
     /// A snapshot is here as a whole.
-    pub(super) fn keep_arrived(&self, key: ReplicaKey, end: u64, arrived: Arrived) {
-        let before = self.table().arrived.insert((key, end), arrived);
-        // Not before the table is let go: the store hears of it.
-        drop(before);
+    /// Whether it is kept. One that came before stays: it may be about to be installed.
+    pub(super) fn keep_arrived(&self, key: ReplicaKey, end: u64, arrived: Arrived) -> bool {
+        let surplus = match self.table().arrived.entry((key, end)) {
+            Entry::Occupied(_) => Some(arrived),
+            Entry::Vacant(place) => {
+                place.insert(arrived);
+                None
+            }
+        };
+        // Dropped only after the table is let go: the store hears of it.
+        surplus.is_none()
     }
 
     pub(super) fn take_arrived(&self, key: ReplicaKey, end: u64) -> Option<Arrived> {

@@ -119,10 +119,12 @@ impl Receiver {
     }
 
     /// Everything came. It is kept until a [`LogChange::Install`](clusterkit_core::replica::LogChange::Install) whose
-    /// header names the same end is carried out, which compares the digest, or until it is discarded.
-    pub(crate) fn ready(self, digest: Digest) {
+    /// header names the same end is carried out, which compares the digest, or until it is discarded. Not kept, and
+    /// false, if another one with this end is: that one may be about to be installed.
+    #[must_use]
+    pub(crate) fn ready(self, digest: Digest) -> bool {
         let Self { install, shared, key } = self;
-        shared.keep_arrived(key, digest.applied_index, Arrived { install, digest });
+        shared.keep_arrived(key, digest.applied_index, Arrived { install, digest })
     }
 }
 

@@ -267,7 +267,12 @@ async fn batch(
     headers: HeaderMap,
     JsonBody(batch): JsonBody<BatchDto, BATCH_BODY_BYTES_MAX>,
 ) -> Result<Response, Problem> {
-    let request = session_request(&headers)?;
+    let operations = checked(batch.operations)?;
+    let first = operations.iter().find_map(|operation| match operation {
+        Operation::Write(write) => api.partition(&write.key),
+        Operation::Get(_) => None,
+    });
+    let request = session_request(&headers, first)?;
     if request.is_some() && !batch.atomic {
         return Err(invalid("only an atomic batch can be a request of a session"));
     }
@@ -277,7 +282,6 @@ async fn batch(
         writes: WriteOptions { request, ..options },
         reads: read_options(None, None, query.timeout.as_deref(), true)?,
     };
-    let operations = checked(batch.operations)?;
     if batch.atomic {
         request.atomic(&api, operations).await
     } else {

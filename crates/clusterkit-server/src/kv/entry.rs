@@ -180,7 +180,7 @@ pub(super) async fn carry_out(
     let way = Way::new(origin, query.redirect);
     let namespace = namespace(query.ns.as_deref())?;
     let options = write_options(query.ack, query.timeout.as_deref(), way.forwards())?;
-    let options = WriteOptions { request: session_request(headers)?, ..options };
+    let options = WriteOptions { request: session_request(headers, api.partition(&write.key))?, ..options };
     let write = write.only_if(condition(headers, query.ack)?);
     let key = write.key.clone();
     Ok(match api.store.write(&namespace, write, &options).await {

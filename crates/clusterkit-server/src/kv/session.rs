@@ -2,15 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use clusterkit::http::{Code, Endpoint, Problem, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::answer;
 use super::entry::ROUTE_NOTE;
-use super::wish::{CK_ROUTE, Origin, write_options};
+use super::text::bytes_in_query;
+use super::wish::{CK_ROUTE, Origin, session_name, write_options};
 use super::{KvApi, WRITE_CODES, Way};
 
 pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
@@ -28,8 +29,9 @@ pub(super) fn endpoints() -> Vec<Endpoint<KvApi>> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct SessionQuery {
-    /// Any key of the partition.
-    key: String,
+    /// Any key of the partition, with escapes where its bytes are no text.
+    #[serde(rename = "key")]
+    _key: Option<String>,
     /// How long it may take, as in `500ms`; 5 s unless said otherwise, 60 s at most.
     timeout: Option<String>,
 }
@@ -45,14 +47,17 @@ struct SessionDto {
 async fn open(
     State(api): State<KvApi>,
     Query(query): Query<SessionQuery>,
+    uri: Uri,
     origin: Origin,
 ) -> Result<Response, Problem> {
     let way = Way::new(origin, None);
     let options = write_options(None, query.timeout.as_deref(), way.forwards())?;
-    let key = Bytes::from(query.key);
+    // Not that of the query, which is text: another key may be of another partition.
+    let missing = || Problem::new(Code::MissingParameter, "`key` is missing: any key of the partition");
+    let key = bytes_in_query(uri.query().unwrap_or_default(), "key")?.ok_or_else(missing)?;
     Ok(match api.store.open_session(&key, &options).await {
         Ok((session, place)) => {
-            let session = format!("{}.{}", session.epoch, session.offset);
+            let session = session_name(place.partition, session);
             (answer::place(place), Json(SessionDto { session })).into_response()
         }
         Err(error) => api.failed(&error, &key, &way),

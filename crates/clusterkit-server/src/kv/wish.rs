@@ -7,8 +7,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use bytes::Bytes;
-use clusterkit::Epoch;
+use clusterkit::core::hash::SLOT_COUNT;
 use clusterkit::http::{Code, Problem, parse_duration};
+use clusterkit::{Epoch, PartitionId};
 use clusterkit_data::{Ack, Read, ReadOptions, SessionId, SessionRequest, WriteOptions};
 use clusterkit_services::Namespace;
 use clusterkit_services::kv::{Condition, Deadline, Expiry, Version};
@@ -105,23 +106,34 @@ pub(crate) enum ReadWish {
     Session,
 }
 
-/// The request of a session that a write is, where it says so: `epoch.offset.number`.
-pub(crate) fn session_request(headers: &HeaderMap) -> Result<Option<SessionRequest>, Problem> {
+/// The name of a session for clients: its partition is part of it, so that it cannot be taken for one of another.
+pub(crate) fn session_name(partition: PartitionId, session: SessionId) -> String {
+    format!("{}.{}", session.epoch.0 * PARTITIONS + u64::from(partition.0), session.offset)
+}
+
+/// How many partitions there may be.
+const PARTITIONS: u64 = SLOT_COUNT as u64;
+
+/// The request of a session that a write is, where it says so: the name of the session, a dot and the number of the
+/// request. `partition` is that of the write.
+pub(crate) fn session_request(
+    headers: &HeaderMap,
+    partition: Option<PartitionId>,
+) -> Result<Option<SessionRequest>, Problem> {
     let Some(text) = headers.get(CK_REQUEST) else { return Ok(None) };
     let text = text.to_str().unwrap_or_default();
-    let wrong = || {
-        invalid(format!(
-            "`{CK_REQUEST}` is a session and the number of the request in it, from 1 on, as in 3.17.1, not \"{text}\""
-        ))
-    };
     let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
-    match numbers.as_deref() {
-        Ok([epoch, offset, sequence]) if *sequence > 0 => {
-            let session = SessionId { epoch: Epoch(*epoch), offset: *offset };
-            Ok(Some(SessionRequest { session, sequence: *sequence }))
-        }
-        _ => Err(wrong()),
+    let Ok([place, offset, sequence @ 1_u64..=u64::MAX]) = numbers.as_deref() else {
+        return Err(invalid(format!(
+            "`{CK_REQUEST}` is a session and the number of the request in it, from 1 on, as in 16389.17.1, not \"{text}\""
+        )));
+    };
+    let of = PartitionId(u32::try_from(place % PARTITIONS).unwrap_or_default());
+    if partition.is_some_and(|partition| partition != of) {
+        return Err(invalid(format!("the session is one with {of}, and the key is of another partition")));
     }
+    let session = SessionId { epoch: Epoch(place / PARTITIONS), offset: *offset };
+    Ok(Some(SessionRequest { session, sequence: *sequence }))
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -312,20 +324,23 @@ mod tests {
 
     #[test]
     fn a_request_of_a_session_names_it_and_its_number() {
-        let check = |text: &'static str, expect: Option<(u64, u64, u64)>| {
-            let headers =
-                HeaderMap::from_iter([(HeaderName::from_static(CK_REQUEST), HeaderValue::from_static(text))]);
-            let request = session_request(&headers).ok().flatten();
+        let partition = PartitionId(5);
+        let check = |text: &str, expect: Option<(u64, u64, u64)>| {
+            let value = HeaderValue::try_from(text).expect("text");
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(CK_REQUEST), value)]);
+            let request = session_request(&headers, Some(partition)).ok().flatten();
             let parts =
                 request.map(|request| (request.session.epoch.0, request.session.offset, request.sequence));
             assert_eq!(parts, expect, "{text}");
         };
-        check("3.17.1", Some((3, 17, 1)));
-        check("3.17.0", None);
-        check("3.17", None);
-        check("3.17.1.2", None);
-        check("3.-1.1", None);
+        let session = SessionId { epoch: Epoch(3), offset: 17 };
+        check(&format!("{}.1", session_name(partition, session)), Some((3, 17, 1)));
+        check(&format!("{}.1", session_name(PartitionId(6), session)), None);
+        check(&format!("{}.0", session_name(partition, session)), None);
+        check("5.17", None);
+        check("5.17.1.2", None);
+        check("5.-1.1", None);
         check("", None);
-        assert_eq!(session_request(&HeaderMap::new()).ok(), Some(None));
+        assert_eq!(session_request(&HeaderMap::new(), Some(partition)).ok(), Some(None));
     }
 }

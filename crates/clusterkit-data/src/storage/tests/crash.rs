@@ -131,7 +131,7 @@ impl Bench {
                 return self.fail();
             }
         }
-        receiver.ready(reader.digest());
+        assert!(receiver.ready(reader.digest()));
         let header = header(key(uid), &history);
         *self.twins.get_mut(&uid).unwrap() = Twin { history, applied: end, applied_durable: end };
         vec![self.node.change(key(uid), LogChange::Install(header))]

@@ -110,7 +110,7 @@ fn a_snapshot_that_is_not_what_it_should_be_leaves_the_replica_damaged() {
     let (_, mut reader) = twin.workers.snapshots.open_snapshot(key(1)).unwrap().unwrap();
     let mut receiver = node.workers.snapshots.begin_install(key(2)).unwrap();
     receiver.push(&reader.next_chunk(1).unwrap().unwrap()).unwrap();
-    receiver.ready(reader.digest());
+    assert!(receiver.ready(reader.digest()));
     node.events();
     node.change_now(key(2), LogChange::Install(header(key(2), &history)));
     let events = node.events();

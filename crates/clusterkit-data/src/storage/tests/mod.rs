@@ -206,7 +206,7 @@ impl Node {
         while let Some(entries) = reader.next_chunk(100).unwrap() {
             receiver.push(&entries).unwrap();
         }
-        receiver.ready(reader.digest());
+        assert!(receiver.ready(reader.digest()));
         end
     }
 }
