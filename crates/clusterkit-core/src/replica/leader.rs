@@ -387,10 +387,9 @@ impl Replica {
     pub(super) fn advance_leader(&mut self, cx: &Context<'_>) {
         self.move_commit(cx);
         self.change_in_sync(cx);
-        // A leader that has taken its leave answers nothing more.
-        self.answer(cx);
         self.take_leave(cx);
         self.stream(cx);
+        self.answer(cx);
         self.report_stall(cx);
     }
 

@@ -212,38 +212,6 @@ fn a_handover_drains_and_then_says_nothing_until_a_higher_version() {
     assert!(lab.try_write("a", "y", Ack::Quorum).is_ok(), "nobody followed, so it goes on");
 }
 
-/// Whoever waits for an answer would else not know what became of its write, in a change that was planned.
-#[test]
-fn a_leader_answers_what_it_took_before_another_follows_it() {
-    let check = |leave: fn(&mut Lab)| {
-        let mut lab = Lab::led_by("a", &["a", "b"]);
-        lab.settle();
-        lab.hold_states("a");
-        let write = lab.write("a", "x", Ack::Quorum);
-        leave(&mut lab);
-        lab.settle();
-        assert_eq!((lab.status("a").commit, lab.wishes().len()), (2, 0), "it is committed, and not applied");
-        assert_eq!(lab.try_write("a", "y", Ack::Quorum), Err(ProposeError::HandingOver));
-        lab.release_states("a");
-        lab.settle();
-        assert!(lab.is_done(&write));
-        assert_eq!(lab.wishes().len(), 1);
-    };
-    check(|lab| lab.record(|record| record.transfer = Some(node("b"))));
-    check(|lab| lab.resign("a"));
-}
-
-#[test]
-fn a_leader_that_cannot_answer_resigns_all_the_same() {
-    let mut lab = Lab::led_by("a", &["a", "b"]);
-    lab.settle();
-    lab.hold_states("a");
-    lab.write("a", "x", Ack::Quorum);
-    lab.resign("a");
-    lab.pass(600);
-    assert!(matches!(lab.wishes().as_slice(), [Wish::Resign { .. }, ..]), "{:?}", lab.wishes());
-}
-
 #[test]
 fn a_follower_behind_the_start_of_the_log_gets_the_state() {
     let mut lab = Lab::without_c();

@@ -12,8 +12,8 @@ use crate::time::Instant;
 pub(crate) enum Farewell {
     /// It is not.
     None,
-    /// It shall resign as soon as it may, and takes no writes: those that it took are answered first.
-    Leaving { since: Instant },
+    /// It shall resign as soon as it may.
+    Leaving,
     /// It resigned, and leads still; it tries again, and takes writes until then.
     LeavingLater { at: Instant },
     /// It takes no writes, until the target has everything.
@@ -44,7 +44,7 @@ impl Farewell {
             Self::Resigned { .. } => Self::LeavingLater { at: later },
             Self::HandedOff { .. } => Self::None,
             Self::None
-            | Self::Leaving { .. }
+            | Self::Leaving
             | Self::LeavingLater { .. }
             | Self::Draining { .. }
             | Self::Paused { .. } => self,
@@ -53,8 +53,8 @@ impl Farewell {
 
     pub(super) fn timeout(self, cx: &Context<'_>) -> Option<Instant> {
         match self {
-            Self::None => None,
-            Self::Draining { since } | Self::Leaving { since } => Some(since + cx.config.drain_max),
+            Self::None | Self::Leaving => None,
+            Self::Draining { since } => Some(since + cx.config.drain_max),
             Self::HandedOff { sent_at, .. } | Self::Resigned { sent_at, .. } => {
                 Some(sent_at + cx.config.resend)
             }
@@ -70,9 +70,7 @@ impl Replica {
         if let Role::Leader(leader) = &mut self.role
             && !leader.farewell.is_silent()
         {
-            if !matches!(leader.farewell, Farewell::Leaving { .. }) {
-                leader.farewell = Farewell::Leaving { since: cx.now };
-            }
+            leader.farewell = Farewell::Leaving;
             self.advance(cx);
         }
     }
@@ -84,11 +82,10 @@ impl Replica {
         }
         match leader.farewell {
             // A proposal that comes true would make the resignation one of an older version.
-            Farewell::Leaving { .. } if leader.proposal.is_some() => {}
-            Farewell::Leaving { since } if self.owes_answers(cx, since) => {}
-            Farewell::Leaving { .. } => self.send_resignation(cx),
+            Farewell::Leaving if leader.proposal.is_some() => {}
+            Farewell::Leaving => self.send_resignation(cx),
             Farewell::LeavingLater { at } if at <= cx.now => {
-                self.set_farewell(Farewell::Leaving { since: cx.now });
+                self.set_farewell(Farewell::Leaving);
                 self.take_leave(cx);
             }
             Farewell::LeavingLater { .. } => {}
@@ -100,13 +97,6 @@ impl Replica {
             Farewell::Resigned { .. } => {}
             Farewell::None | Farewell::Draining { .. } | Farewell::Paused { .. } => self.hand_over(cx),
         }
-    }
-
-    /// Whether writes that were taken are still to be answered, as they should be before another replica leads: whoever
-    /// waits for one would not know what became of it. That is waited for as long as writes may be held up.
-    fn owes_answers(&self, cx: &Context<'_>, since: Instant) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
-        leader.writes.count() > 0 && cx.now.since(since) < cx.config.drain_max
     }
 
     fn set_farewell(&mut self, farewell: Farewell) {
@@ -158,7 +148,7 @@ impl Replica {
         let version = self.record.version;
         match leader.farewell {
             Farewell::Paused { until } if cx.now < until => {}
-            Farewell::Draining { since } if has_all && !self.owes_answers(cx, since) => {
+            Farewell::Draining { .. } if has_all => {
                 self.set_farewell(Farewell::HandedOff { version, sent_at: cx.now });
                 self.wish_handoff(version);
             }

@@ -46,7 +46,6 @@ struct Machine {
     state: Vec<String>,
     applied: u64,
     held_disk: Option<Vec<(ReplicaKey, LogOp)>>,
-    held_states: Option<Vec<(ReplicaKey, u64, Vec<Record>)>>,
     held_reads: Vec<ReadId>,
     removed: usize,
 }
@@ -145,19 +144,6 @@ impl Lab {
         let machine = self.machine(name);
         for (key, op) in machine.held_disk.take().expect("it was held") {
             machine.replicas.handle_durable(now, 0, key, op);
-        }
-    }
-
-    pub(super) fn hold_states(&mut self, name: &str) {
-        self.settle();
-        self.machine(name).held_states = Some(Vec::new());
-    }
-
-    pub(super) fn release_states(&mut self, name: &str) {
-        let now = self.now;
-        let machine = self.machine(name);
-        for (replica, first, records) in machine.held_states.take().expect("they were held") {
-            machine.apply_and_tell(now, replica, first, &records);
         }
     }
 
@@ -313,10 +299,10 @@ impl Lab {
         let machine = self.nodes.get_mut(id).expect("a node");
         match action {
             Action::Alarm { .. } | Action::RefreshTopology | Action::FailRead { .. } => {}
-            Action::Apply { replica, first, records } => match &mut machine.held_states {
-                Some(held) => held.push((replica, first, records)),
-                None => machine.apply_and_tell(now, replica, first, &records),
-            },
+            Action::Apply { replica, first, records } => {
+                machine.apply(first, &records);
+                machine.replicas.handle_applied(now, 0, replica, first + records.len() as u64);
+            }
             Action::Fetch { replica, token, range, .. } => {
                 let records = machine.records(range.clone());
                 machine.replicas.handle_fetched(now, 0, replica, token, (range.start, records));
@@ -427,15 +413,9 @@ impl Machine {
             state: Vec::new(),
             applied: 0,
             held_disk: None,
-            held_states: None,
             held_reads: Vec::new(),
             removed: 0,
         }
-    }
-
-    fn apply_and_tell(&mut self, now: Instant, replica: ReplicaKey, first: u64, records: &[Record]) {
-        self.apply(first, records);
-        self.replicas.handle_applied(now, 0, replica, first + records.len() as u64);
     }
 
     fn apply(&mut self, first: u64, records: &[Record]) {
