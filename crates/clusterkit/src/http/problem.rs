@@ -299,7 +299,7 @@ impl Problem {
     }
 }
 
-/// The body is written by [`render`], which knows the request.
+/// The body is written at the edge, which knows the request.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let row = self.code.row();
